@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the vPMU selftests share.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "vpmu.h"
+
+struct vpmu_config vpmu_config_max(void)
+{
+	return (struct vpmu_config) {
+		.version = kvm_cpu_property(X86_PROPERTY_PMU_VERSION),
+		.nr_gp = kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS),
+		.nr_fixed = kvm_cpu_property(X86_PROPERTY_PMU_NR_FIXED_COUNTERS),
+	};
+}
+
+struct vpmu_config vpmu_config_host(void)
+{
+	return (struct vpmu_config) {
+		.version = this_cpu_property(X86_PROPERTY_PMU_VERSION),
+		.nr_gp = this_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS),
+		.nr_fixed = this_cpu_property(X86_PROPERTY_PMU_NR_FIXED_COUNTERS),
+	};
+}
+
+void vpmu_require_intel(void)
+{
+	TEST_REQUIRE(host_cpu_is_intel);
+	TEST_REQUIRE(kvm_is_pmu_enabled());
+	TEST_REQUIRE(vpmu_config_max().version >= 2);
+}
+
+bool vpmu_module_is_loaded(void)
+{
+	return !access("/sys/module/" VPMU_MODULE_NAME, F_OK);
+}
+
+bool vpmu_is_mediated(void)
+{
+	char value = 'N';
+	int fd = open(VPMU_PARAM_PATH, O_RDONLY);
+
+	if (fd < 0)
+		return false;
+	if (read(fd, &value, 1) != 1)
+		value = 'N';
+	close(fd);
+	return value == 'Y';
+}
+
+void vpmu_set_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
+{
+	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_GP_COUNTERS, config->nr_gp);
+	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_FIXED_COUNTERS, config->nr_fixed);
+	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_FIXED_COUNTERS_BITMASK, 0);
+	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_VERSION, config->version);
+}
+
+struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,
+			      const struct vpmu_config *config)
+{
+	struct kvm_vm *vm = vm_create_with_one_vcpu(vcpu, guest_code);
+
+	/* Before the version: KVM takes no capabilities without a PMU. */
+	if (kvm_cpu_has(X86_FEATURE_PDCM))
+		vcpu_set_msr(*vcpu, MSR_IA32_PERF_CAPABILITIES,
+			     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) & PMU_CAP_FW_WRITES);
+	vpmu_set_config(*vcpu, config);
+	virt_map(vm, VPMU_USER_GPA, VPMU_USER_GPA, 1);
+	return vm;
+}
+
+/* A halted vCPU has nothing to wake it but the program. */
+static void vpmu_resume_halted(struct kvm_vcpu *vcpu)
+{
+	struct kvm_mp_state state;
+
+	vcpu_mp_state_get(vcpu, &state);
+	if (state.mp_state != KVM_MP_STATE_HALTED)
+		return;
+	state.mp_state = KVM_MP_STATE_RUNNABLE;
+	vcpu_mp_state_set(vcpu, &state);
+}
+
+static bool vpmu_exit_is_io(struct kvm_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (run->exit_reason == KVM_EXIT_IO)
+		return run->io.port == VPMU_USER_PORT;
+	return run->exit_reason == KVM_EXIT_MMIO &&
+	       run->mmio.phys_addr - VPMU_USER_GPA < PAGE_SIZE;
+}
+
+static enum vpmu_stop vpmu_ucall(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		return VPMU_SYNC;
+	case UCALL_DONE:
+		return VPMU_DONE;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+	default:
+		TEST_FAIL("Unexpected ucall %lu, exit reason %s", uc.cmd,
+			  exit_reason_str(vcpu->run->exit_reason));
+	}
+}
+
+enum vpmu_stop vpmu_run_to_io(struct kvm_vcpu *vcpu)
+{
+	int r;
+
+	do {
+		r = __vcpu_run(vcpu);
+		if (r && errno == EINTR)
+			vpmu_resume_halted(vcpu);
+	} while (r && errno == EINTR);
+	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_RUN, r));
+
+	if (vpmu_exit_is_io(vcpu))
+		return VPMU_IO;
+	return vpmu_ucall(vcpu);
+}
+
+enum vpmu_stop vpmu_run(struct kvm_vcpu *vcpu)
+{
+	enum vpmu_stop stop;
+
+	do {
+		stop = vpmu_run_to_io(vcpu);
+	} while (stop == VPMU_IO);
+	return stop;
+}
+
+static void vpmu_signal_handler(int sig)
+{
+}
+
+static void vpmu_set_timer(unsigned int usec)
+{
+	struct itimerval it = {
+		.it_interval.tv_usec = usec,
+		.it_value.tv_usec = usec,
+	};
+
+	TEST_ASSERT(!setitimer(ITIMER_REAL, &it, NULL), "setitimer() failed");
+}
+
+void vpmu_signals_start(unsigned int usec)
+{
+	/* Without SA_RESTART, so that KVM_RUN comes back. */
+	struct sigaction sa = { .sa_handler = vpmu_signal_handler };
+
+	TEST_ASSERT(!sigaction(SIGALRM, &sa, NULL), "sigaction() failed");
+	vpmu_set_timer(usec);
+}
+
+void vpmu_signals_stop(void)
+{
+	vpmu_set_timer(0);
+}
+
+uint64_t vpmu_exits(struct kvm_vcpu *vcpu)
+{
+	return vcpu_get_stat(vcpu, exits) - vcpu_get_stat(vcpu, irq_exits);
+}
+
+void vpmu_install_naked_handler(struct kvm_vm *vm, int vector, void *handler)
+{
+	struct idt_entry *idt = addr_gva2hva(vm, vm->arch.idt);
+	uint64_t addr = (uint64_t)handler;
+
+	idt[vector].offset0 = addr;
+	idt[vector].offset1 = addr >> 16;
+	idt[vector].offset2 = addr >> 32;
+}
+
+static const char *vpmu_path_if_readable(const char *path)
+{
+	return path && !access(path, R_OK) ? path : NULL;
+}
+
+const char *vpmu_module_path(void)
+{
+	static char beside[PATH_MAX], installed[PATH_MAX];
+	struct utsname uts;
+	ssize_t len;
+	char *slash;
+
+	if (getenv("KVM_MEDIATED_PMU_KO"))
+		return vpmu_path_if_readable(getenv("KVM_MEDIATED_PMU_KO"));
+
+	len = readlink("/proc/self/exe", beside, sizeof(beside) - sizeof(VPMU_MODULE_NAME) - 8);
+	slash = len > 0 ? memrchr(beside, '/', len) : NULL;
+	if (slash) {
+		strcpy(slash, "/" VPMU_MODULE_NAME ".ko");
+		if (vpmu_path_if_readable(beside))
+			return beside;
+	}
+
+	uname(&uts);
+	snprintf(installed, sizeof(installed),
+		 "/lib/modules/%s/updates/" VPMU_MODULE_NAME ".ko", uts.release);
+	return vpmu_path_if_readable(installed);
+}
+
+int vpmu_module_load(const char *params)
+{
+	const char *path = vpmu_module_path();
+	int fd, r;
+
+	TEST_ASSERT(path, "The module's file was not found");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	TEST_ASSERT(fd >= 0, "open(%s) failed", path);
+	r = syscall(SYS_finit_module, fd, params, 0) ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+int vpmu_module_unload(void)
+{
+	return syscall(SYS_delete_module, VPMU_MODULE_NAME, O_NONBLOCK) ? -errno : 0;
+}
+
+void guest_pmu_clear(void)
+{
+	unsigned int i;
+
+	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, 0);
+	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
+	for (i = 0; i < guest_nr_gp(); i++) {
+		wrmsr(MSR_P6_EVNTSEL0 + i, 0);
+		wrmsr(MSR_IA32_PERFCTR0 + i, 0);
+	}
+	for (i = 0; i < guest_nr_fixed(); i++)
+		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, 0);
+	wrmsr(MSR_CORE_PERF_GLOBAL_OVF_CTRL, guest_gp_mask() | guest_fixed_mask());
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the vPMU selftests share. Functions named guest_*() run in the guest,
+ * all others in the test program.
+ */
+#ifndef SELFTEST_VPMU_H
+#define SELFTEST_VPMU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <x86intrin.h>
+
+#include "kvm_util.h"
+#include "pmu.h"
+#include "processor.h"
+
+#include "payload.h"
+
+#define VPMU_MODULE_NAME	"kvm_mediated_pmu"
+#define VPMU_PARAM_PATH		"/sys/module/" VPMU_MODULE_NAME "/parameters/enable_mediated_pmu"
+
+/* Registers of PerfMon version 4, which the selftest library has no names for. */
+#define VPMU_MSR_GLOBAL_STATUS_SET	0x391
+#define VPMU_MSR_GLOBAL_INUSE		0x392
+
+/* IA32_PERFEVTSELx: @event at CPL 0 or CPL 3 only, enabled. */
+#define VPMU_SEL_OS(event)	(ARCH_PERFMON_EVENTSEL_ENABLE | ARCH_PERFMON_EVENTSEL_OS | (event))
+#define VPMU_SEL_USR(event)	(ARCH_PERFMON_EVENTSEL_ENABLE | ARCH_PERFMON_EVENTSEL_USR | (event))
+
+/* An I/O port that only the test program answers, and a page that has no memory. */
+#define VPMU_USER_PORT		0x80
+#define VPMU_USER_GPA		0xd0000000ull
+
+/**
+ * struct vpmu_config - the PMU that a guest gets, by CPUID leaf 0AH
+ * @version: architectural version, 0 for no PMU
+ * @nr_gp: general-purpose counters
+ * @nr_fixed: fixed counters
+ */
+struct vpmu_config {
+	uint8_t version;
+	uint8_t nr_gp;
+	uint8_t nr_fixed;
+};
+
+/* The largest PMU that KVM offers to guests now. */
+struct vpmu_config vpmu_config_max(void);
+
+/* The PMU of the processor. */
+struct vpmu_config vpmu_config_host(void);
+
+/* Ends the program with a skip unless KVM offers a version 2 PMU on Intel. */
+void vpmu_require_intel(void);
+
+/* Is the module loaded; and does it mediate, or was it told not to? */
+bool vpmu_module_is_loaded(void);
+bool vpmu_is_mediated(void);
+
+/*
+ * A VM with one vCPU that has the PMU @config, full-width writes where KVM has
+ * them, and VPMU_USER_GPA mapped one to one.
+ */
+struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,
+			      const struct vpmu_config *config);
+
+/* Sets the PMU of a vCPU that has not run yet. */
+void vpmu_set_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config);
+
+/**
+ * enum vpmu_stop - what vpmu_run() came back for
+ * @VPMU_DONE: GUEST_DONE()
+ * @VPMU_SYNC: GUEST_SYNC()
+ * @VPMU_IO: port or memory-mapped I/O, which the next KVM_RUN completes
+ */
+enum vpmu_stop {
+	VPMU_DONE,
+	VPMU_SYNC,
+	VPMU_IO,
+};
+
+/*
+ * Runs the vCPU to its next ucall. Payloads get what they need on the way:
+ * their I/O is answered, HLT goes on at the next signal. A guest assertion
+ * fails the test.
+ */
+enum vpmu_stop vpmu_run(struct kvm_vcpu *vcpu);
+
+/* As vpmu_run(), but comes back for the payload's I/O too. */
+enum vpmu_stop vpmu_run_to_io(struct kvm_vcpu *vcpu);
+
+/* Has the process interrupted by a signal now and then, or no more. */
+void vpmu_signals_start(unsigned int usec);
+void vpmu_signals_stop(void);
+
+/* VM-exits of a vCPU up to now, but for those by interrupts of the host. */
+uint64_t vpmu_exits(struct kvm_vcpu *vcpu);
+
+/* Points the guest's IDT entry @vector at @handler itself. */
+void vpmu_install_naked_handler(struct kvm_vm *vm, int vector, void *handler);
+
+/* Where the module's file is, NULL if it was not found. */
+const char *vpmu_module_path(void);
+
+/* finit_module() and delete_module(), both return 0 or -errno. */
+int vpmu_module_load(const char *params);
+int vpmu_module_unload(void);
+
+/* Guest: all registers of a version 2 PMU to zero. */
+void guest_pmu_clear(void);
+
+/* Guest: what CPUID says. */
+static inline uint32_t guest_nr_gp(void)
+{
+	return this_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS);
+}
+
+static inline uint32_t guest_nr_fixed(void)
+{
+	return this_cpu_property(X86_PROPERTY_PMU_NR_FIXED_COUNTERS);
+}
+
+static inline uint64_t guest_gp_mask(void)
+{
+	return BIT_ULL(guest_nr_gp()) - 1;
+}
+
+static inline uint64_t guest_fixed_mask(void)
+{
+	return (BIT_ULL(guest_nr_fixed()) - 1) << 32;
+}
+
+/* Guest: all counters of a kind are one width. */
+static inline uint64_t guest_counter_mask(void)
+{
+	return BIT_ULL(this_cpu_property(X86_PROPERTY_PMU_GP_COUNTERS_BIT_WIDTH)) - 1;
+}
+
+#endif /* SELFTEST_VPMU_H */
