@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The host's own perf events, for the vPMU selftests.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/compiler.h>
+
+#include "host_event.h"
+#include "kvm_util.h"
+
+struct perf_event_attr host_event_attr(void)
+{
+	return (struct perf_event_attr) {
+		.type = PERF_TYPE_HARDWARE,
+		.size = sizeof(struct perf_event_attr),
+		.config = PERF_COUNT_HW_INSTRUCTIONS,
+		.read_format = PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING,
+		.disabled = 1,
+		.exclude_kernel = 1,
+		.exclude_hv = 1,
+		.exclude_guest = 1,
+	};
+}
+
+int host_event_open(struct perf_event_attr *attr, pid_t pid, int cpu)
+{
+	int fd = syscall(SYS_perf_event_open, attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int host_event_open_ok(struct perf_event_attr *attr, pid_t pid, int cpu)
+{
+	int fd = host_event_open(attr, pid, cpu);
+
+	TEST_ASSERT(fd >= 0, "perf_event_open() failed: %s", strerror(-fd));
+	return fd;
+}
+
+struct host_count host_event_read(int fd)
+{
+	struct host_count count;
+
+	TEST_ASSERT(read(fd, &count, sizeof(count)) == sizeof(count),
+		    "read() of a perf event failed");
+	return count;
+}
+
+void host_event_enable(int fd)
+{
+	TEST_ASSERT(!ioctl(fd, PERF_EVENT_IOC_ENABLE, 0), "PERF_EVENT_IOC_ENABLE failed");
+}
+
+void host_event_disable(int fd)
+{
+	TEST_ASSERT(!ioctl(fd, PERF_EVENT_IOC_DISABLE, 0), "PERF_EVENT_IOC_DISABLE failed");
+}
+
+/* Not inlined: around the loop it must retire the same for every caller. */
+noinline uint64_t host_loop_count(int fd, uint64_t rounds)
+{
+	uint64_t before = host_event_read(fd).value;
+
+	host_event_enable(fd);
+	host_loop(rounds);
+	host_event_disable(fd);
+	return host_event_read(fd).value - before;
+}
+
+int host_cpus(int *cpus, int max)
+{
+	cpu_set_t set;
+	int cpu, nr = 0;
+
+	TEST_ASSERT(!sched_getaffinity(0, sizeof(set), &set), "sched_getaffinity() failed");
+	for (cpu = 0; cpu < CPU_SETSIZE && nr < max; cpu++) {
+		if (CPU_ISSET(cpu, &set))
+			cpus[nr++] = cpu;
+	}
+	return nr;
+}

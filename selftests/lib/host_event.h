@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The host's own perf events, for the vPMU selftests.
+ */
+#ifndef SELFTEST_HOST_EVENT_H
+#define SELFTEST_HOST_EVENT_H
+
+#include <linux/perf_event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Instructions of user space, nothing of guests; does not count yet. */
+struct perf_event_attr host_event_attr(void);
+
+/* perf_event_open(); the new file descriptor or -errno. */
+int host_event_open(struct perf_event_attr *attr, pid_t pid, int cpu);
+
+/* The same for an event that has to open. */
+int host_event_open_ok(struct perf_event_attr *attr, pid_t pid, int cpu);
+
+/**
+ * struct host_count - what read() of an event yields
+ * @value: events
+ * @enabled: nanoseconds that it was enabled for
+ * @running: nanoseconds thereof that it had a counter
+ */
+struct host_count {
+	uint64_t value;
+	uint64_t enabled;
+	uint64_t running;
+};
+
+struct host_count host_event_read(int fd);
+void host_event_enable(int fd);
+void host_event_disable(int fd);
+
+/* Two instructions per round and nothing else that depends on @rounds. */
+#define HOST_LOOP_INSNS	2
+static inline void host_loop(uint64_t rounds)
+{
+	asm volatile("1: dec %0\n\t"
+		     "jnz 1b\n\t"
+		     : "+r"(rounds) : : "cc");
+}
+
+/* What event @fd of the calling thread counts of host_loop(). */
+uint64_t host_loop_count(int fd, uint64_t rounds);
+
+/* The first CPUs that the process may run on; returns how many, @max at most. */
+int host_cpus(int *cpus, int max);
+
+#endif /* SELFTEST_HOST_EVENT_H */

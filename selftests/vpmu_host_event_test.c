@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Host and guest count at the same time, both of them exactly.
+ *
+ * An event of the host that excludes guests (perf_event_open(2),
+ * exclude_guest) counts what its task retires outside the guest, to the
+ * instruction, though the guest takes the counters away again and again; and
+ * the guest's counters know nothing of the host.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+
+#include "host_event.h"
+#include "vpmu.h"
+#include "vpmu_harness.h"
+
+/* Long enough for the scheduler to switch in the middle of each. */
+#define HOST_ROUNDS	1000000ull
+#define GUEST_ROUNDS	500000
+#define NR_MEASURES	8
+
+DEFINE_PAYLOAD(long_loop,
+	"mov $" __stringify(GUEST_ROUNDS) ", %%ecx\n\t"
+	"1: nop\n\t"
+	"loop 1b\n\t",
+	1 + GUEST_ROUNDS * 2, GUEST_ROUNDS);
+
+DEFINE_LOOP_PAYLOAD(short_loop,
+	"nop\n\t",
+	1, 0);
+
+/* Some on general-purpose counters, one on a fixed one: all exact, round after round. */
+static void guest_count_forever(const struct payload *p)
+{
+	const uint64_t on = BIT_ULL(0) | BIT_ULL(1) | BIT_ULL(guest_nr_gp() - 1) |
+			    FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
+
+	for (;;) {
+		guest_pmu_clear();
+		wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
+		wrmsr(MSR_P6_EVNTSEL0 + 1, VPMU_SEL_OS(INTEL_ARCH_BRANCHES_RETIRED));
+		wrmsr(MSR_P6_EVNTSEL0 + guest_nr_gp() - 1,
+		      VPMU_SEL_USR(INTEL_ARCH_INSTRUCTIONS_RETIRED));
+		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
+
+		p->run(MSR_CORE_PERF_GLOBAL_CTRL, on, 0);
+
+		GUEST_ASSERT_EQ(_rdpmc(0), p->insns);
+		GUEST_ASSERT_EQ(_rdpmc(1), p->branches);
+		GUEST_ASSERT_EQ(_rdpmc(guest_nr_gp() - 1), 0);
+		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), p->insns);
+		GUEST_SYNC(0);
+	}
+}
+
+/**
+ * struct runner - a thread that runs a vCPU
+ * @vcpu: the vCPU
+ * @cpu: where
+ * @rounds: how often the guest found its counts right
+ * @stop: to end it
+ */
+struct runner {
+	struct kvm_vcpu *vcpu;
+	int cpu;
+	atomic_int rounds;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+static void *runner_thread(void *arg)
+{
+	struct runner *r = arg;
+
+	pin_self_to_cpu(r->cpu);
+	while (!r->stop) {
+		TEST_ASSERT_EQ(vpmu_run(r->vcpu), VPMU_SYNC);
+		r->rounds++;
+	}
+	return NULL;
+}
+
+static void runner_start(struct runner *r)
+{
+	TEST_ASSERT(!pthread_create(&r->thread, NULL, runner_thread, r),
+		    "pthread_create() failed");
+	/* From here on the guest is known to run and to count. */
+	while (!r->rounds)
+		sched_yield();
+}
+
+static void runner_join(struct runner *r)
+{
+	r->stop = true;
+	pthread_join(r->thread, NULL);
+}
+
+static struct kvm_vm *create(struct kvm_vcpu **vcpu, const struct payload *p)
+{
+	struct vpmu_config config = vpmu_config_max();
+	struct kvm_vm *vm = vpmu_vm_create(vcpu, guest_count_forever, &config);
+
+	vcpu_args_set(*vcpu, 1, p);
+	return vm;
+}
+
+/* Preemptions of the calling thread. */
+static uint64_t switches(void)
+{
+	struct rusage usage;
+
+	TEST_ASSERT(!getrusage(RUSAGE_THREAD, &usage), "getrusage() failed");
+	return usage.ru_nivcsw;
+}
+
+/**
+ * struct exactness - what the host's events count without any guest
+ * @fixed: instructions around the loop
+ * @exact: every time the same, as on a processor whose count interrupts leave alone
+ */
+struct exactness {
+	uint64_t fixed;
+	bool exact;
+};
+
+static struct exactness calibrate(int fd)
+{
+	struct exactness e = { .exact = true };
+	int i;
+
+	e.fixed = host_loop_count(fd, 1) - HOST_LOOP_INSNS;
+	for (i = 0; i < NR_MEASURES; i++) {
+		if (host_loop_count(fd, HOST_ROUNDS) != e.fixed + HOST_ROUNDS * HOST_LOOP_INSNS)
+			e.exact = false;
+	}
+	return e;
+}
+
+/* Interrupts of the whole machine since boot. */
+static uint64_t interrupts(void)
+{
+	char line[64];
+	uint64_t nr = 0;
+	FILE *stat = fopen("/proc/stat", "r");
+
+	TEST_ASSERT(stat, "No /proc/stat");
+	while (fgets(line, sizeof(line), stat)) {
+		if (sscanf(line, "intr %lu", &nr) == 1)
+			break;
+	}
+	fclose(stat);
+	return nr;
+}
+
+/*
+ * Some processors count one instruction more per interrupt. Those that showed
+ * it without a guest may show it with one; all others have no excuse.
+ */
+static void expect_exact(int fd, const struct exactness *e)
+{
+	uint64_t irqs = interrupts();
+	uint64_t count = host_loop_count(fd, HOST_ROUNDS);
+	uint64_t expected = e->fixed + HOST_ROUNDS * HOST_LOOP_INSNS;
+	uint64_t excess = e->exact ? 0 : interrupts() - irqs;
+
+	TEST_ASSERT(count >= expected && count <= expected + excess,
+		    "The host counted %lu instructions, its task retired %lu (excess allowed: %lu)",
+		    count, expected, excess);
+}
+
+/* A host task and a guest that share a CPU. */
+TEST(task_beside_guest)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct exactness exactness;
+	struct runner runner = {};
+	struct kvm_vm *vm;
+	uint64_t before;
+	int fd, i;
+
+	runner.cpu = pin_self_to_any_cpu();
+	fd = host_event_open_ok(&attr, 0, -1);
+	exactness = calibrate(fd);
+	vm = create(&runner.vcpu, &payload_long_loop);
+	runner_start(&runner);
+
+	before = switches();
+	for (i = 0; i < NR_MEASURES; i++)
+		expect_exact(fd, &exactness);
+	runner_join(&runner);
+	TEST_ASSERT(switches() > before, "The guest never had the CPU in between");
+	kvm_vm_free(vm);
+	close(fd);
+}
+
+/* More events than counters: each has its share, and the guest has all of it. */
+TEST(many_events_beside_guest)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct runner runner = {};
+	struct host_count count;
+	struct kvm_vm *vm;
+	int fds[16], i;
+
+	runner.cpu = pin_self_to_any_cpu();
+	attr.disabled = 0;
+	for (i = 0; i < 16; i++)
+		fds[i] = host_event_open_ok(&attr, 0, -1);
+	vm = create(&runner.vcpu, &payload_long_loop);
+	runner_start(&runner);
+	while (runner.rounds < NR_MEASURES)
+		host_loop(HOST_ROUNDS);
+	runner_join(&runner);
+	for (i = 0; i < 16; i++) {
+		count = host_event_read(fds[i]);
+		TEST_ASSERT(count.value && count.running, "Event %d never counted", i);
+		close(fds[i]);
+	}
+	kvm_vm_free(vm);
+}
+
+/* The vCPU's own thread: what it runs in the guest is not its host's. */
+static uint64_t count_of_vcpu_run(int fd, struct kvm_vcpu *vcpu)
+{
+	uint64_t before = host_event_read(fd).value;
+
+	host_event_enable(fd);
+	TEST_ASSERT(!__vcpu_run(vcpu), "KVM_RUN failed");
+	host_event_disable(fd);
+	TEST_ASSERT_EQ(vcpu->run->exit_reason, KVM_EXIT_IO);
+	return host_event_read(fd).value - before;
+}
+
+TEST(thread_of_vcpu)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct kvm_vcpu *vcpu;
+	uint64_t counts[2];
+	struct kvm_vm *vm;
+	int fd, i, long_guest;
+	struct exactness e;
+
+	pin_self_to_any_cpu();
+	fd = host_event_open_ok(&attr, 0, -1);
+	e = calibrate(fd);
+	for (long_guest = 0; long_guest < 2; long_guest++) {
+		vm = create(&vcpu, long_guest ? &payload_long_loop : &payload_short_loop);
+		for (i = 0; i < NR_MEASURES; i++)
+			counts[long_guest] = count_of_vcpu_run(fd, vcpu);
+		kvm_vm_free(vm);
+	}
+	close(fd);
+	if (e.exact)
+		TEST_ASSERT(counts[0] == counts[1],
+			    "The host's count depends on the guest's length: %lu, %lu",
+			    counts[0], counts[1]);
+	else
+		TEST_ASSERT(counts[1] < counts[0] + 1000,
+			    "The host's count depends on the guest's length: %lu, %lu",
+			    counts[0], counts[1]);
+}
+
+/* Kernel and all, of a task or of a CPU: a guest's instructions stay out. */
+static void test_excludes_guest(pid_t pid, int cpu)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct host_count count;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int fd, i;
+
+	vm = create(&vcpu, &payload_long_loop);
+	vpmu_run(vcpu);
+	attr.exclude_kernel = 0;
+	fd = host_event_open_ok(&attr, pid, cpu);
+	host_event_enable(fd);
+	for (i = 0; i < NR_MEASURES; i++)
+		vpmu_run(vcpu);
+	host_event_disable(fd);
+	count = host_event_read(fd);
+	TEST_ASSERT(count.value, "The event did not count at all");
+	TEST_ASSERT(count.value < payload_long_loop.insns * NR_MEASURES / 2,
+		    "The host counted %lu instructions, the guest alone retired %lu",
+		    count.value, payload_long_loop.insns * NR_MEASURES);
+	close(fd);
+	kvm_vm_free(vm);
+}
+
+TEST(task_excludes_guest)
+{
+	test_excludes_guest(0, -1);
+}
+
+TEST(cpu_excludes_guest)
+{
+	test_excludes_guest(-1, pin_self_to_any_cpu());
+}
+
+/* While the guest has the counters a host event is enabled but does not run. */
+TEST(running_time_excludes_guest)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct host_count count;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int fd, i;
+
+	VPMU_REQUIRE_MEDIATED();
+	vm = create(&vcpu, &payload_long_loop);
+	vpmu_run(vcpu);
+	fd = host_event_open_ok(&attr, 0, -1);
+	host_event_enable(fd);
+	for (i = 0; i < NR_MEASURES; i++)
+		vpmu_run(vcpu);
+	host_event_disable(fd);
+	count = host_event_read(fd);
+	TEST_ASSERT(count.running, "The event never ran");
+	/* Nearly all of the time is spent in the guest. */
+	TEST_ASSERT(count.running < count.enabled / 2,
+		    "Enabled for %lu ns, running for %lu ns", count.enabled, count.running);
+	close(fd);
+	kvm_vm_free(vm);
+}
+
+int main(int argc, char *argv[])
+{
+	vpmu_require_intel();
+	return test_harness_run(argc, argv);
+}
