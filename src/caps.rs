@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Capabilities: what the host has, what a mediated PMU needs of it, and what guests are offered.
+
+#![forbid(unsafe_code)]
+
+use crate::counter::Width;
+use core::fmt;
+
+/// Whose PMU and virtualization extension the host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostVendor {
+    /// No vendor module of KVM is loaded, or it has no PMU to offer.
+    #[default]
+    None,
+    /// Architectural performance monitoring with VMX.
+    Intel,
+    /// Core performance counters with SVM.
+    Amd,
+}
+
+/// The host's PMU and the controls of its virtualization extension, as perf and KVM have them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostPmu {
+    /// Which rules apply.
+    pub vendor: HostVendor,
+    /// perf can hand the PMU over to guests.
+    pub mediated: bool,
+    /// KVM offers PMUs to guests at all: its parameter `enable_pmu`.
+    pub pmu_enabled: bool,
+    /// VM-entry can load IA32_PERF_GLOBAL_CTRL.
+    pub entry_load_global_ctrl: bool,
+    /// VM-exit can load IA32_PERF_GLOBAL_CTRL.
+    pub exit_load_global_ctrl: bool,
+    /// VM-exit can save IA32_PERF_GLOBAL_CTRL.
+    pub exit_save_global_ctrl: bool,
+    /// MSR accesses can be intercepted one by one.
+    pub msr_bitmap: bool,
+    /// RDPMC can be intercepted.
+    pub rdpmc_exiting: bool,
+    /// The processor has transactions (HLE or RTM), so selectors have IN_TX and IN_TXCP.
+    pub transactions: bool,
+    /// Version of architectural performance monitoring.
+    pub version: u32,
+    /// Number of general-purpose counters.
+    pub gp: u32,
+    /// Number of fixed counters.
+    pub fixed: u32,
+    /// Width of the general-purpose counters.
+    pub gp_width: Width,
+    /// Width of the fixed counters.
+    pub fixed_width: Width,
+    /// CPUID.0AH:EAX\[31:24\], the number of architectural events that EBX tells about.
+    pub events_mask_len: u32,
+    /// CPUID.0AH:EBX, a bit for each architectural event that is missing.
+    pub events_mask: u32,
+    /// IA32_PERF_CAPABILITIES, 0 where there is no such register.
+    pub perf_capabilities: u64,
+}
+
+/// What guests may have at most; KVM reports it to user space and checks IA32_PERF_CAPABILITIES
+/// against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestCaps {
+    /// Highest version of architectural performance monitoring.
+    pub version: u32,
+    /// Number of general-purpose counters.
+    pub gp: u32,
+    /// Number of fixed counters.
+    pub fixed: u32,
+    /// Width of the general-purpose counters.
+    pub gp_width: Width,
+    /// Width of the fixed counters.
+    pub fixed_width: Width,
+    /// CPUID.0AH:EAX\[31:24\].
+    pub events_mask_len: u32,
+    /// CPUID.0AH:EBX.
+    pub events_mask: u32,
+    /// Bits that IA32_PERF_CAPABILITIES may have.
+    pub perf_capabilities: u64,
+}
+
+/// Something that the host must have for a mediated PMU.
+pub struct Requirement {
+    /// How a refusal calls it.
+    pub name: &'static str,
+    /// Does this host have it?
+    pub met: fn(&HostPmu) -> bool,
+}
+
+/// What a host lacks; displays as the names of all unmet requirements, separated by commas.
+pub struct Missing<'a> {
+    host: &'a HostPmu,
+    requirements: &'static [Requirement],
+}
+
+/// Holds a host against a vendor's requirements.
+///
+/// # Errors
+///
+/// The requirements that are not met, all of them, for a message to the administrator.
+pub fn check<'a>(
+    host: &'a HostPmu,
+    requirements: &'static [Requirement],
+) -> Result<(), Missing<'a>> {
+    if requirements.iter().all(|r| (r.met)(host)) {
+        return Ok(());
+    }
+    Err(Missing { host, requirements })
+}
+
+impl fmt::Display for Missing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unmet = self.requirements.iter().filter(|r| !(r.met)(self.host));
+        for (n, requirement) in unmet.enumerate() {
+            if n > 0 {
+                f.write_str(", ")?;
+            }
+            f.write_str(requirement.name)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    const RULES: &[Requirement] = &[
+        Requirement {
+            name: "first",
+            met: |h| h.mediated,
+        },
+        Requirement {
+            name: "second",
+            met: |h| h.version >= 4,
+        },
+        Requirement {
+            name: "third",
+            met: |h| h.msr_bitmap,
+        },
+    ];
+
+    #[test]
+    fn all_that_is_missing_is_named_and_nothing_else() {
+        let host = HostPmu {
+            version: 5,
+            ..HostPmu::default()
+        };
+        let missing = check(&host, RULES).map_err(|m| m.to_string());
+        assert_eq!(missing, Err("first, third".to_string()));
+    }
+
+    #[test]
+    fn a_host_with_everything_passes() {
+        let host = HostPmu {
+            version: 4,
+            mediated: true,
+            msr_bitmap: true,
+            ..HostPmu::default()
+        };
+        assert!(check(&host, RULES).is_ok());
+    }
+}

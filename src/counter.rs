@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Performance counters: which one, how wide, and sets of them.
+//!
+//! A counter is known by three numbers, as in KVM's own C code:
+//!
+//! - the MSR that holds it ([`crate::msr::Msr`]),
+//! - the ECX of the RDPMC instruction that reads it ([`crate::rdpmc`]),
+//! - its bit in the global registers IA32_PERF_GLOBAL_CTRL and _STATUS: general-purpose counter _n_
+//!   is bit _n_, fixed counter _n_ is bit 32 + _n_.
+//!
+//! [`Counter`] is the number free of these encodings, [`CounterSet`] the third of them.
+
+#![forbid(unsafe_code)]
+
+use core::ops::{BitAnd, BitOr, BitOrAssign, Not};
+
+/// General-purpose counters that a guest can have: as many as KVM has MSR indices for.
+pub const MAX_GP: usize = 8;
+
+/// Fixed-function counters that a guest can have: 0 to 3, of which 3 is TOPDOWN.SLOTS.
+pub const MAX_FIXED: usize = 4;
+
+/// Counters of both kinds.
+pub const MAX_COUNTERS: usize = MAX_GP + MAX_FIXED;
+
+/// The bit of fixed counter 0 in the global registers.
+const FIXED_BASE: u32 = 32;
+
+/// One counter, general-purpose or fixed.
+///
+/// # Invariants
+///
+/// The index is below [`MAX_GP`] or [`MAX_FIXED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter(Kind);
+
+/// What kind of counter, and its index within the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// General-purpose: what it counts is chosen by an event selector.
+    Gp(u8),
+    /// Fixed-function: counts one event, enabled in IA32_FIXED_CTR_CTRL.
+    Fixed(u8),
+}
+
+impl Counter {
+    /// General-purpose counter `index`, or `None` from [`MAX_GP`] on.
+    pub const fn gp(index: usize) -> Option<Self> {
+        if index < MAX_GP {
+            // INVARIANT: just checked.
+            Some(Self(Kind::Gp(index as u8)))
+        } else {
+            None
+        }
+    }
+
+    /// Fixed-function counter `index`, or `None` from [`MAX_FIXED`] on.
+    pub const fn fixed(index: usize) -> Option<Self> {
+        if index < MAX_FIXED {
+            // INVARIANT: just checked.
+            Some(Self(Kind::Fixed(index as u8)))
+        } else {
+            None
+        }
+    }
+
+    /// General-purpose or fixed, and the index within the kind.
+    pub const fn kind(self) -> Kind {
+        self.0
+    }
+
+    /// Where this counter lives in an array of [`MAX_COUNTERS`] entries.
+    ///
+    /// The index within the kind is masked although it is in range: a guest chooses it, and a
+    /// processor that mispredicts the range check must not read beyond the array (Spectre v1).
+    #[inline(always)]
+    pub const fn slot(self) -> usize {
+        match self.0 {
+            Kind::Gp(n) => n as usize & (MAX_GP - 1),
+            Kind::Fixed(n) => MAX_GP + (n as usize & (MAX_FIXED - 1)),
+        }
+    }
+
+    /// This counter's bit in the global registers.
+    #[inline(always)]
+    pub const fn bit(self) -> CounterSet {
+        match self.0 {
+            Kind::Gp(n) => CounterSet(1 << n),
+            Kind::Fixed(n) => CounterSet(1 << (FIXED_BASE + n as u32)),
+        }
+    }
+}
+
+/// A set of counters in the layout of the global registers.
+///
+/// Bits that belong to no counter are never set: [`CounterSet::from_bits`] drops them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CounterSet(u64);
+
+impl CounterSet {
+    /// No counter.
+    pub const EMPTY: Self = Self(0);
+
+    /// Every counter that a guest could ever have.
+    pub const ALL: Self = Self::first(MAX_GP, MAX_FIXED);
+
+    /// The first `gp` general-purpose and the first `fixed` fixed counters.
+    ///
+    /// Numbers above [`MAX_GP`] and [`MAX_FIXED`] are taken as these.
+    pub const fn first(gp: usize, fixed: usize) -> Self {
+        let gp = if gp < MAX_GP { gp } else { MAX_GP };
+        let fixed = if fixed < MAX_FIXED { fixed } else { MAX_FIXED };
+        Self(((1 << gp) - 1) | (((1 << fixed) - 1) << FIXED_BASE))
+    }
+
+    /// The counters whose bits are set in the value of a global register.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
+    /// The bits as they stand in a global register.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Is there no counter in the set?
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Is `counter` in the set?
+    pub const fn contains(self, counter: Counter) -> bool {
+        self.0 & counter.bit().0 != 0
+    }
+
+    /// Puts `counter` into the set, or takes it out.
+    pub fn set(&mut self, counter: Counter, member: bool) {
+        if member {
+            self.0 |= counter.bit().0;
+        } else {
+            self.0 &= !counter.bit().0;
+        }
+    }
+
+    /// The counters of the set, general-purpose before fixed, in ascending order.
+    #[inline(always)]
+    pub fn iter(self) -> Iter {
+        Iter(self.0)
+    }
+}
+
+impl BitAnd for CounterSet {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl BitOr for CounterSet {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for CounterSet {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl Not for CounterSet {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        Self(!self.0 & Self::ALL.0)
+    }
+}
+
+/// Iterator over the counters of a [`CounterSet`].
+pub struct Iter(u64);
+
+impl Iterator for Iter {
+    type Item = Counter;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Counter> {
+        if self.0 == 0 {
+            return None;
+        }
+        let bit = self.0.trailing_zeros();
+        self.0 &= self.0 - 1;
+        // INVARIANT: a set has no bits but those of counters in range.
+        Some(Counter(if bit < FIXED_BASE {
+            Kind::Gp(bit as u8)
+        } else {
+            Kind::Fixed((bit - FIXED_BASE) as u8)
+        }))
+    }
+}
+
+/// The width of a counter in bits, 0 to 64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Width(u8);
+
+impl Width {
+    /// A width of `bits`; above 64 it is 64.
+    pub const fn new(bits: u32) -> Self {
+        Self(if bits < 64 { bits as u8 } else { 64 })
+    }
+
+    /// The width in bits.
+    pub const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// A value with all bits set that a counter of this width has.
+    pub const fn mask(self) -> u64 {
+        match self.0 {
+            0 => 0,
+            n => u64::MAX >> (64 - n as u32),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_laid_out_like_global_ctrl() {
+        // SDM Vol. 3B, figure "Layout of IA32_PERF_GLOBAL_CTRL MSR".
+        assert_eq!(CounterSet::first(8, 4).bits(), 0x0000_000f_0000_00ff);
+        assert_eq!(CounterSet::first(0, 0).bits(), 0);
+        assert_eq!(CounterSet::first(3, 1).bits(), 0x0000_0001_0000_0007);
+        assert_eq!(CounterSet::first(100, 100), CounterSet::ALL);
+        assert_eq!(CounterSet::from_bits(u64::MAX), CounterSet::ALL);
+    }
+
+    #[test]
+    fn iteration_visits_each_counter_once() {
+        let mut slots = [0; MAX_COUNTERS];
+        for counter in CounterSet::ALL.iter() {
+            slots[counter.slot()] += 1;
+            assert!(CounterSet::ALL.contains(counter));
+        }
+        assert_eq!(slots, [1; MAX_COUNTERS]);
+    }
+
+    #[test]
+    fn counters_out_of_range_do_not_exist() {
+        assert!(Counter::gp(MAX_GP - 1).is_some());
+        assert!(Counter::gp(MAX_GP).is_none());
+        assert!(Counter::fixed(MAX_FIXED - 1).is_some());
+        assert!(Counter::fixed(MAX_FIXED).is_none());
+    }
+
+    #[test]
+    fn set_and_not() {
+        let mut set = CounterSet::EMPTY;
+        let counter = Counter::fixed(2).unwrap();
+        set.set(counter, true);
+        assert!(set.contains(counter) && !(!set).contains(counter));
+        set.set(counter, false);
+        assert!(set.is_empty());
+    }
+
+    #[test]
+    fn width_masks() {
+        assert_eq!(Width::new(0).mask(), 0);
+        assert_eq!(Width::new(1).mask(), 1);
+        assert_eq!(Width::new(48).mask(), 0xffff_ffff_ffff);
+        assert_eq!(Width::new(64).mask(), u64::MAX);
+        assert_eq!(Width::new(200).mask(), u64::MAX);
+    }
+}

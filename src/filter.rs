@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The event filter: what a guest wrote, and what of it may reach hardware.
+//!
+//! User space tells by KVM_SET_PMU_EVENT_FILTER which events a VM may count. The guest does not
+//! learn of it: it reads back what it wrote, and a filtered counter stands still. So each selector
+//! exists twice, as the guest wrote it and as hardware gets it, and only this file derives the
+//! second from the first.
+
+#![forbid(unsafe_code)]
+
+use crate::{
+    counter::{CounterSet, Kind},
+    model::Model,
+    msr::{EventSelector, FixedCtrCtrl},
+};
+
+/// A VM's event filter.
+pub trait EventFilter {
+    /// May a general-purpose counter count the event of `selector`?
+    fn allows(&self, selector: EventSelector) -> bool;
+
+    /// May fixed counter `index` count?
+    fn allows_fixed(&self, index: u8) -> bool;
+}
+
+/// The filter of a VM that has none.
+pub struct AllowAll;
+
+impl EventFilter for AllowAll {
+    fn allows(&self, _selector: EventSelector) -> bool {
+        true
+    }
+
+    fn allows_fixed(&self, _index: u8) -> bool {
+        true
+    }
+}
+
+/// The selector that hardware gets when the guest wrote `selector`.
+///
+/// A counter that is disabled or filtered gets the selector 0, so that whether hardware needs one
+/// at all is a comparison with 0. The bits that hardware does not get are those which KVM accepts
+/// for compatibility and which mean nothing (pin control).
+pub fn hardware_selector(
+    model: &Model,
+    selector: EventSelector,
+    filter: &impl EventFilter,
+) -> EventSelector {
+    if !selector.has(EventSelector::EN) || !filter.allows(selector) {
+        return EventSelector::OFF;
+    }
+    selector.masked(model.selector_hardware)
+}
+
+/// The IA32_FIXED_CTR_CTRL that hardware gets when the guest wrote `ctrl`.
+pub fn hardware_fixed_ctrl(
+    counters: CounterSet,
+    ctrl: FixedCtrCtrl,
+    filter: &impl EventFilter,
+) -> FixedCtrCtrl {
+    let mut hardware = ctrl;
+    for counter in counters.iter() {
+        let Kind::Fixed(index) = counter.kind() else {
+            continue;
+        };
+        let privileges = ctrl.privileges(index);
+        let enabled = privileges.user || privileges.kernel;
+        if !enabled || !filter.allows_fixed(index) {
+            hardware = hardware.without(index);
+        }
+    }
+    hardware
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Deny {
+        event: u16,
+        fixed: u8,
+    }
+
+    impl EventFilter for Deny {
+        fn allows(&self, selector: EventSelector) -> bool {
+            selector.event() != self.event
+        }
+
+        fn allows_fixed(&self, index: u8) -> bool {
+            index != self.fixed
+        }
+    }
+
+    const FILTER: Deny = Deny {
+        event: 0x00c0,
+        fixed: 1,
+    };
+
+    fn model() -> Model {
+        Model {
+            selector_hardware: u64::from(u32::MAX) & !EventSelector::PIN_CONTROL,
+            ..Model::default()
+        }
+    }
+
+    #[test]
+    fn a_filtered_event_never_reaches_hardware() {
+        let wanted = EventSelector::new(0xc0) | EventSelector::EN | EventSelector::OS;
+        assert_eq!(
+            hardware_selector(&model(), wanted, &FILTER),
+            EventSelector::OFF
+        );
+        assert_eq!(hardware_selector(&model(), wanted, &AllowAll), wanted);
+    }
+
+    #[test]
+    fn a_disabled_counter_needs_no_selector() {
+        let off = EventSelector::new(0xc4) | EventSelector::OS;
+        assert_eq!(
+            hardware_selector(&model(), off, &AllowAll),
+            EventSelector::OFF
+        );
+    }
+
+    #[test]
+    fn pin_control_stays_with_the_guest() {
+        let wanted = EventSelector::new(0xc4) | EventSelector::EN | EventSelector::OS;
+        let written = wanted | EventSelector::PIN_CONTROL;
+        assert_eq!(hardware_selector(&model(), written, &AllowAll), wanted);
+    }
+
+    #[test]
+    fn fixed_counters_are_filtered_one_by_one() {
+        let counters = CounterSet::first(8, 4);
+        let ctrl = FixedCtrCtrl::new(0x3bbb);
+        assert_eq!(
+            hardware_fixed_ctrl(counters, ctrl, &FILTER),
+            FixedCtrCtrl::new(0x3b0b)
+        );
+        assert_eq!(hardware_fixed_ctrl(counters, ctrl, &AllowAll), ctrl);
+    }
+
+    #[test]
+    fn a_fixed_field_with_only_its_interrupt_bit_counts_nothing() {
+        let ctrl = FixedCtrCtrl::new(FixedCtrCtrl::PMI);
+        assert_eq!(
+            hardware_fixed_ctrl(CounterSet::first(1, 1), ctrl, &AllowAll),
+            FixedCtrCtrl::OFF
+        );
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The world switch: a guest's PMU into hardware and out of it.
+//!
+//! Two things change hands around VM-entry, and they are kept apart:
+//!
+//! - *Ownership*: perf gives this processor's PMU to the vCPU and takes it back. perf stops the host's
+//!   events, so that nothing counts, and points LVTPC to the mediated PMI vector. That is done by the
+//!   caller; here it shows as possession of a [`Hw`], which exists only while the vCPU owns the PMU.
+//! - *Running*: the guest's state is in hardware and its counters may count. That is [`load`] and
+//!   [`put`].
+//!
+//! Today each VM-entry does both. Leaving the guest's state in hardware until someone else wants the
+//! PMU is a decision of the caller's, and needs nothing new here.
+//!
+//! # Nothing counts while we switch
+//!
+//! The counters' own enables and the global control are both needed for a counter to count. perf hands
+//! the PMU over with the global control 0. VM-entry loads the guest's value and VM-exit loads 0 again,
+//! so that it is 0 in all of `load` and `put`, and no order of the writes below can make a counter
+//! tick. The order is chosen for what may go wrong otherwise:
+//!
+//! 1. `load` writes counters before selectors, and `put` clears selectors before it ends: between the
+//!    two, an enabled selector always stands beside the guest's own counter value.
+//! 2. `put` takes the global control first: it is the value that the last VM-exit saved, and on
+//!    processors where VM-exit does not clear it, taking it is what stops the counters.
+//! 3. `put` reads counters before the status. Both stand still; should one ever not, then the status
+//!    is the later of the two, and an overflow is seen twice rather than lost.
+//!
+//! # What is not written
+//!
+//! WRMSR serializes and costs more than all else here, so nothing is written that hardware is known to
+//! hold already.
+//!
+//! - A counter is written where RDPMC tells that it differs. After a `put`, it holds the guest's value
+//!   still, unless the host or another guest used it.
+//! - Selectors and IA32_FIXED_CTR_CTRL are off when a vCPU gets the PMU (perf's promise) and are off
+//!   again after `put` (ours), so that those which are to be off need no write.
+//! - The status is written where it differs. A PMU that counts nothing and had no status bit set
+//!   cannot have got one, since only an overflow sets one: `put` does not even read it.
+//!
+//! Counters have to be read in every `put`, also those which count nothing: the guest writes them
+//! without an exit.
+
+#![forbid(unsafe_code)]
+
+use crate::{
+    counter::{Counter, CounterSet},
+    guest::GuestPmu,
+    msr::{EventSelector, FixedCtrCtrl},
+    pmi::{Lvtpc, Pmi},
+};
+
+/// This processor's PMU, owned by a vCPU.
+///
+/// Interrupts are off while a value of this exists, and hardware counts nothing but between
+/// VM-entry and VM-exit.
+pub trait Hw {
+    /// The value of `counter` (RDPMC).
+    fn counter(&self, counter: Counter) -> u64;
+
+    /// Sets `counter`, all of its bits.
+    fn set_counter(&mut self, counter: Counter, value: u64);
+
+    /// Sets the event selector of general-purpose `counter`.
+    fn set_selector(&mut self, counter: Counter, selector: EventSelector);
+
+    /// Sets IA32_FIXED_CTR_CTRL.
+    fn set_fixed_ctrl(&mut self, ctrl: FixedCtrCtrl);
+
+    /// The global status.
+    fn status(&self) -> u64;
+
+    /// Clears the bits of `status` that are set in `bits`.
+    fn clear_status(&mut self, bits: u64);
+
+    /// Sets the bits of `status` that are set in `bits`.
+    fn set_status(&mut self, bits: u64);
+
+    /// The guest's global control as of the last VM-exit; nothing counts when this returns.
+    fn take_global_ctrl(&mut self) -> u64;
+
+    /// Has the next VM-entry set the global control to `ctrl`.
+    fn give_global_ctrl(&mut self, ctrl: u64);
+}
+
+/// Puts the state of `pmu` into hardware: the guest may run.
+///
+/// `lvtpc` is the guest's LVTPC, which hardware has got already.
+pub fn load(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) {
+    pmu.pmi_masked = lvtpc.is_masked();
+    if !pmu.model.exists() {
+        return;
+    }
+    load_counters(pmu, hw);
+    for counter in pmu.programmed().iter() {
+        hw.set_selector(counter, pmu.hw_selector(counter));
+    }
+    if pmu.hw_fixed_ctrl() != FixedCtrCtrl::OFF {
+        hw.set_fixed_ctrl(pmu.hw_fixed_ctrl());
+    }
+    load_status(hw, pmu.global_status);
+    hw.give_global_ctrl(pmu.globally_enabled().bits());
+}
+
+/// Takes the state of `pmu` out of hardware, which the host may use then.
+///
+/// Returns whether the guest is owed a PMI for an overflow since [`load`].
+pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
+    if !pmu.model.exists() {
+        return Pmi::None;
+    }
+    let global_ctrl = hw.take_global_ctrl();
+    if pmu.model.passthrough.global {
+        pmu.global_ctrl = global_ctrl & pmu.model.global_ctrl_valid;
+    }
+    for counter in pmu.model.counters.iter() {
+        pmu.counters[counter.slot()] = pmu.model.width(counter).from_hardware(hw.counter(counter));
+    }
+    let pmi = put_status(pmu, hw);
+    for counter in pmu.programmed().iter() {
+        hw.set_selector(counter, EventSelector::OFF);
+    }
+    if pmu.hw_fixed_ctrl() != FixedCtrCtrl::OFF {
+        hw.set_fixed_ctrl(FixedCtrCtrl::OFF);
+    }
+    pmi
+}
+
+fn load_counters(pmu: &GuestPmu, hw: &mut impl Hw) {
+    for counter in pmu.model.counters.iter() {
+        let value = pmu
+            .model
+            .width(counter)
+            .to_hardware(pmu.counters[counter.slot()]);
+        if hw.counter(counter) != value {
+            hw.set_counter(counter, value);
+        }
+    }
+}
+
+/// Makes hardware's status the guest's, whatever the host left there.
+fn load_status(hw: &mut impl Hw, wanted: u64) {
+    let found = hw.status();
+    if found & !wanted != 0 {
+        hw.clear_status(found & !wanted);
+    }
+    if wanted & !found != 0 {
+        hw.set_status(wanted & !found);
+    }
+}
+
+/// Saves the status and leaves hardware with none.
+///
+/// An overflow that set a bit since `load` is owed a PMI if its counter interrupts and LVTPC was not
+/// masked: hardware has raised one, which has arrived or will be requested by us. LVTPC counts as it
+/// was in hardware: an overflow behind the mask raises nothing, not even when the guest's exit is the
+/// one that takes the mask away.
+fn put_status(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
+    let loaded = pmu.global_status;
+    if loaded == 0 && is_idle(pmu) {
+        return Pmi::None;
+    }
+    let found = hw.status();
+    if found != 0 {
+        hw.clear_status(found);
+    }
+    if pmu.model.has_global_registers() {
+        pmu.global_status = found & pmu.model.global_status_valid;
+    }
+    let overflowed = CounterSet::from_bits(found & !loaded) & pmu.interrupting;
+    Pmi::owed_if(!overflowed.is_empty() && !pmu.pmi_masked)
+}
+
+/// Can no counter count, whatever the global control is?
+fn is_idle(pmu: &GuestPmu) -> bool {
+    pmu.programmed().is_empty() && pmu.hw_fixed_ctrl() == FixedCtrCtrl::OFF
+}
