@@ -23,8 +23,8 @@
  * Values are always those of the last latch, so that a set of them belongs
  * together. A latch counts what retired before the OUT instruction that asked
  * for it: the difference of two latches is the work from the first OUT
- * (inclusive) to the second (exclusive). The counters never go back and are
- * 64 bits wide.
+ * (inclusive) to the second (exclusive). The counters are 64 bits wide and
+ * never go back until the machine is reset.
  *
  * The ports belong to the machine, not to a CPU or a process: two programs
  * that use them at the same time disturb each other's selection.
@@ -65,9 +65,10 @@ enum emucost_index {
 	EMUCOST_PMIS		= 8,	/* PMIs that an unmasked LVTPC sent on */
 	EMUCOST_VMENTRIES	= 9,	/* VM-entries that succeeded */
 	EMUCOST_EXIT_REASON0	= 64,	/* + basic exit reason: VM-exits by reason */
+					/* (SVM: exit code, from 400H on as F0H + n) */
 };
 
-#define EMUCOST_NR_EXIT_REASONS	128
+#define EMUCOST_NR_EXIT_REASONS	256
 #define EMUCOST_MAGIC_VALUE	0x31747360756d45ull	/* layout version 1 */
 
 static inline void emucost_cmd(uint32_t cmd)
