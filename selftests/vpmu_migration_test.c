@@ -30,7 +30,7 @@ DEFINE_LOOP_PAYLOAD(pio_user,
 	"out %%al, $0x80\n\t",
 	2, 0);
 
-static uint64_t guest_pmis;
+static volatile uint64_t guest_pmis;
 
 static void guest_pmi_handler(struct ex_regs *regs)
 {

@@ -47,7 +47,7 @@ DEFINE_PAYLOAD(nop_long,
  * @lvtpc: LVTPC at the last one
  * @value: the counter at the last one
  */
-static struct {
+static volatile struct {
 	bool nmi;
 	uint32_t rdpmc_idx;
 	uint64_t count;
@@ -82,13 +82,12 @@ static void guest_pmi_init(bool nmi)
 /* Time and exits enough for a PMI that should not come. */
 static void guest_wait(void)
 {
+	uint32_t ignored;
 	int i;
 
 	sti_nop();
-	for (i = 0; i < 20; i++) {
-		asm volatile("cpuid" : : "a"(0), "c"(0) : "rbx", "rdx");
-		asm volatile("pause");
-	}
+	for (i = 0; i < 20; i++)
+		cpuid(0, &ignored, &ignored, &ignored, &ignored);
 	cli();
 }
 

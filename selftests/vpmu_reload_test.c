@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The module comes and goes, with guests in between.
+ *
+ * It affects VMs whose first vCPU is created while it is there; they keep it
+ * from being unloaded, and do not notice the attempt. Without it KVM is what
+ * it was.
+ *
+ * The module is loaded when the program starts and when it ends; no other VM
+ * may be running meanwhile.
+ */
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+
+#include "host_event.h"
+#include "vpmu.h"
+#include "vpmu_harness.h"
+
+#define NR_RELOADS	100
+
+DEFINE_LOOP_PAYLOAD(cpuid,
+	"xor %%eax, %%eax\n\t"
+	"cpuid\n\t",
+	2, 0);
+
+static void guest_count(void)
+{
+	const struct payload *p = &payload_cpuid;
+
+	for (;;) {
+		guest_pmu_clear();
+		wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
+		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
+		p->run(MSR_CORE_PERF_GLOBAL_CTRL,
+		       BIT_ULL(0) | FIXED_PMC_GLOBAL_CTRL_ENABLE(0), 0);
+		GUEST_ASSERT_EQ(_rdpmc(0), p->insns);
+		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), p->insns);
+		GUEST_SYNC(0);
+	}
+}
+
+static struct kvm_vm *create(struct kvm_vcpu **vcpu)
+{
+	struct vpmu_config config = vpmu_config_max();
+
+	return vpmu_vm_create(vcpu, guest_count, &config);
+}
+
+static void run_once(struct kvm_vcpu *vcpu)
+{
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+}
+
+/* Does opening an event that includes guests fail, as it does beside a mediated VM? */
+static bool mediated_vm_exists(void)
+{
+	struct perf_event_attr attr = host_event_attr();
+	int fd;
+
+	attr.exclude_guest = 0;
+	fd = host_event_open(&attr, 0, -1);
+	if (fd >= 0) {
+		close(fd);
+		return false;
+	}
+	TEST_ASSERT_EQ(fd, -EOPNOTSUPP);
+	return true;
+}
+
+/*
+ * The selftest library asks KVM for its CPUID but once per process, and that
+ * changes with the module: each guest in a process of its own.
+ */
+static void in_child(void (*fn)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	TEST_ASSERT(pid >= 0, "fork() failed");
+	if (!pid) {
+		fn();
+		_exit(0);
+	}
+	TEST_ASSERT(waitpid(pid, &status, 0) == pid, "waitpid() failed");
+	TEST_ASSERT(WIFEXITED(status) && !WEXITSTATUS(status), "A guest failed, status %x", status);
+}
+
+static void mediated_guest(void)
+{
+	struct vpmu_config host = vpmu_config_host();
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	TEST_ASSERT_EQ(vpmu_config_max().nr_fixed, host.nr_fixed);
+	vm = create(&vcpu);
+	TEST_ASSERT(mediated_vm_exists(), "The VM is not mediated");
+	run_once(vcpu);
+	kvm_vm_free(vm);
+	TEST_ASSERT(!mediated_vm_exists(), "The VM is gone, its hold on the PMU is not");
+}
+
+/* KVM's own vPMU has three fixed counters at most. */
+static void stock_guest(void)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	TEST_ASSERT(vpmu_config_max().nr_fixed <= 3, "KVM offers %u fixed counters",
+		    vpmu_config_max().nr_fixed);
+	vm = create(&vcpu);
+	TEST_ASSERT(!mediated_vm_exists(), "A VM is mediated without the module");
+	run_once(vcpu);
+	kvm_vm_free(vm);
+}
+
+FIXTURE(reload) { };
+FIXTURE_SETUP(reload) { }
+FIXTURE_TEARDOWN(reload)
+{
+	if (!vpmu_module_is_loaded())
+		TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+}
+
+TEST_F(reload, hundred_times)
+{
+	int i;
+
+	for (i = 0; i < NR_RELOADS; i++) {
+		TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+		TEST_ASSERT(!vpmu_module_is_loaded(), "Unloaded, but there");
+		in_child(stock_guest);
+		TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+		in_child(mediated_guest);
+	}
+}
+
+/* A VM is enough to keep the module; it counts on, and then lets go. */
+static void guest_in_use(void)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm = create(&vcpu);
+	int i;
+
+	/* Before its first run, too. */
+	for (i = 0; i < 3; i++) {
+		TEST_ASSERT_EQ(vpmu_module_unload(), -EWOULDBLOCK);
+		TEST_ASSERT(vpmu_is_mediated(), "The module is gone");
+		TEST_ASSERT(mediated_vm_exists(), "The VM lost its PMU");
+		run_once(vcpu);
+	}
+	kvm_vm_free(vm);
+}
+
+TEST_F(reload, refused_while_in_use)
+{
+	in_child(guest_in_use);
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	in_child(stock_guest);
+}
+
+/* A VM without vCPUs has not taken a PMU yet. */
+TEST_F(reload, vm_without_vcpu)
+{
+	int kvm = open_kvm_dev_path_or_exit();
+	int vm = ioctl(kvm, KVM_CREATE_VM, 0ul);
+
+	TEST_ASSERT(vm >= 0, "KVM_CREATE_VM failed");
+	TEST_ASSERT(!ioctl(vm, KVM_CREATE_IRQCHIP, 0ul), "KVM_CREATE_IRQCHIP failed");
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	in_child(stock_guest);
+	close(vm);
+	close(kvm);
+}
+
+/*
+ * A VM of before the module keeps KVM's own vPMU, and does not hold the
+ * module. Its counters are perf events that include guests: while they exist
+ * no other VM can be mediated.
+ */
+static void older_guest(void)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm = create(&vcpu);
+
+	run_once(vcpu);
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	TEST_ASSERT(!mediated_vm_exists(), "The module took over a VM that was there before");
+	run_once(vcpu);
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	run_once(vcpu);
+	kvm_vm_free(vm);
+}
+
+TEST_F(reload, older_vm)
+{
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	in_child(older_guest);
+}
+
+/* Twice is once too often. */
+TEST_F(reload, loaded_twice)
+{
+	TEST_ASSERT_EQ(vpmu_module_load(""), -EEXIST);
+	in_child(mediated_guest);
+}
+
+int main(int argc, char *argv[])
+{
+	/* Not vpmu_require_intel(): see in_child(). */
+	TEST_REQUIRE(host_cpu_is_intel);
+	__TEST_REQUIRE(vpmu_is_mediated(), "needs " VPMU_MODULE_NAME);
+	__TEST_REQUIRE(vpmu_module_path(), "needs the file of " VPMU_MODULE_NAME);
+	return test_harness_run(argc, argv);
+}
