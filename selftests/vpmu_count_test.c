@@ -31,7 +31,7 @@ DEFINE_LOOP_PAYLOAD(loop_insn,
 	"1: loop 1b\n\t",
 	1 + 4, 4);
 
-/* JNE falls through, JMP, CALL and RET do not. */
+/* JNE is not taken, JMP, CALL and RET are. */
 DEFINE_LOOP_PAYLOAD(branches,
 	"cmp %%r9d, %%r9d\n\t"
 	"jne 2f\n\t"
@@ -146,13 +146,13 @@ DEFINE_LOOP_PAYLOAD(forced_emulation,
 #define GP_HANDLER_INSNS	3
 #define GP_HANDLER_BRANCHES	1
 void gp_handler(void);
-asm(".pushsection .text\n"
-    ".global gp_handler\n"
-    "gp_handler:\n"
-    "	lea 8(%rsp), %rsp\n"	/* the error code */
-    "	addq $2, (%rsp)\n"	/* the length of RDMSR */
-    "	iretq\n"
-    ".popsection\n");
+asm(".pushsection .text\n\t"
+	".global gp_handler\n"
+	"gp_handler:\n\t"
+	"lea 8(%rsp), %rsp\n\t"	/* the error code */
+	"addq $2, (%rsp)\n\t"		/* the length of RDMSR */
+	"iretq\n\t"
+	".popsection\n");
 
 DEFINE_LOOP_PAYLOAD(fault,
 	"mov $" BOGUS_MSR_STR ", %%ecx\n\t"
