@@ -15,7 +15,14 @@
 
 #define PARAM	"enable_mediated_pmu"
 
-/* Leaves the module unloaded at the start of each test, loaded at its end. */
+/* A test that fails ends its process on the spot; who comes next wants the module. */
+static void leave_loaded(void)
+{
+	if (!vpmu_module_is_loaded())
+		vpmu_module_load("");
+}
+
+/* The module is unloaded at the start of each test, and loaded at its end. */
 FIXTURE(param) { };
 
 FIXTURE_SETUP(param)
@@ -133,5 +140,6 @@ int main(int argc, char *argv[])
 	vpmu_require_intel();
 	__TEST_REQUIRE(vpmu_is_mediated(), "needs " VPMU_MODULE_NAME);
 	__TEST_REQUIRE(vpmu_module_path(), "needs the file of " VPMU_MODULE_NAME);
+	atexit(leave_loaded);
 	return test_harness_run(argc, argv);
 }
