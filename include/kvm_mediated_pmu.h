@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The C side of kvm_mediated_pmu: what Rust can't call or declare itself,
+ * since the kernel has it as a macro, as an inline function or not at all.
+ *
+ * Only rust/ uses it; everything else goes through the abstractions there.
+ */
+#ifndef _KVM_MEDIATED_PMU_H
+#define _KVM_MEDIATED_PMU_H
+
+#include <linux/types.h>
+
+/* The module's parameter of that name; constant after module load. */
+bool kmp_parameter_enabled(void);
+
+/* Does the processor have transactions, HLE or RTM? */
+bool kmp_host_has_transactions(void);
+
+/*
+ * Tell the administrator why a vCPU couldn't be created.  Rate-limited: it is
+ * user space that makes it happen.
+ */
+void kmp_warn_vm_refused(int error);
+
+/* Does nothing but check with lockdep that interrupts are off. */
+void kmp_assert_irqs_disabled(void);
+
+/* RDMSR and WRMSR of registers that exist; a fault is reported and survived. */
+u64 kmp_rdmsr(u32 msr);
+void kmp_wrmsr(u32 msr, u64 value);
+
+#endif /* _KVM_MEDIATED_PMU_H */

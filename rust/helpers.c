@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The C side of kvm_mediated_pmu, see <kvm_mediated_pmu.h>.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/build_bug.h>
+#include <linux/errno.h>
+#include <linux/lockdep.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/printk.h>
+#include <linux/ratelimit.h>
+#include <linux/stddef.h>
+
+#include <asm/cpufeature.h>
+#include <asm/kvm_vpmu.h>
+#include <asm/msr.h>
+
+#include <kvm_mediated_pmu.h>
+
+static bool enable_mediated_pmu = true;
+module_param(enable_mediated_pmu, bool, 0444);
+MODULE_PARM_DESC(enable_mediated_pmu,
+		 "Give new virtual machines a mediated PMU (default: on); if off, the module does nothing");
+
+/*
+ * Registration needs the vendor module's capabilities.  Only Intel's is asked
+ * for: AMD's PMU isn't supported yet.
+ */
+MODULE_SOFTDEP("pre: kvm_intel");
+
+bool kmp_parameter_enabled(void)
+{
+	return enable_mediated_pmu;
+}
+
+bool kmp_host_has_transactions(void)
+{
+	return boot_cpu_has(X86_FEATURE_HLE) || boot_cpu_has(X86_FEATURE_RTM);
+}
+
+void kmp_warn_vm_refused(int error)
+{
+	if (error == -EBUSY)
+		pr_warn_ratelimited("no vCPU created: a perf event that includes guests is in use (perf's exclude_guest not set; the NMI watchdog has one, too)\n");
+	else
+		pr_warn_ratelimited("no vCPU created: perf refuses the PMU, error %d\n",
+				    error);
+}
+
+void kmp_assert_irqs_disabled(void)
+{
+	lockdep_assert_irqs_disabled();
+}
+
+u64 kmp_rdmsr(u32 msr)
+{
+	u64 value;
+
+	rdmsrq(msr, value);
+	return value;
+}
+
+void kmp_wrmsr(u32 msr, u64 value)
+{
+	wrmsrq(msr, value);
+}
+
+/*
+ * The layout that the contract with KVM has on both sides.  Bindgen follows
+ * the header, but a KVM that was built from another version of it does not.
+ */
+static_assert(sizeof(struct kvm_vpmu_host_caps) == 48);
+static_assert(sizeof(struct kvm_vpmu_guest_caps) == 40);
+static_assert(sizeof(struct kvm_vpmu_cpuid) == 16);
+static_assert(sizeof(struct kvm_vpmu_public) == 24);
+static_assert(offsetof(struct kvm_vpmu_backend, caps) == 16);
+static_assert(offsetof(struct kvm_vpmu_backend, vm_create) == 56);
+static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 18 * 8);

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Module parameters.
+//!
+//! Linux 6.18's `module!` takes none, so they are defined in `rust/helpers.c`.
+
+use super::bindings;
+
+/// The parameter `enable_mediated_pmu`. It does not change after the module is loaded.
+pub fn enable_mediated_pmu() -> bool {
+    // SAFETY: The function reads a variable that nobody writes once module initialization began.
+    unsafe { bindings::kmp_parameter_enabled() }
+}

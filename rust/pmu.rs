@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers of a PMU that a vCPU owns.
+
+use super::{bindings, kvm::OwnerVcpu};
+use crate::{
+    counter::{Counter, Kind},
+    msr::{EventSelector, FixedCtrCtrl, Msr},
+    rdpmc,
+    switch::Hw,
+};
+use core::arch::asm;
+
+/// An Intel PMU, version 4 or later with full-width writes.
+///
+/// None of its registers can break memory safety: counters count, and an overflow raises an interrupt
+/// that the kernel handles. So the methods are safe; a value that a register does not take is
+/// reported by the kernel and dropped. The one thing that must hold is that the PMU is ours to
+/// change, which [`OwnerVcpu`] proves.
+pub struct IntelPmu<'a>(&'a OwnerVcpu<'a>);
+
+impl<'a> IntelPmu<'a> {
+    /// The PMU that `vcpu` owns.
+    #[inline(always)]
+    pub fn new(vcpu: &'a OwnerVcpu<'a>) -> Self {
+        Self(vcpu)
+    }
+
+    #[inline(always)]
+    fn read(&self, msr: Msr) -> u64 {
+        // SAFETY: Reading an MSR of the PMU has no effect on memory.
+        unsafe { bindings::kmp_rdmsr(msr.address()) }
+    }
+
+    #[inline(always)]
+    fn write(&mut self, msr: Msr, value: u64) {
+        // SAFETY: Only the methods below choose the MSR; see the type for why none of them can break
+        // memory safety, whatever the value.
+        unsafe { bindings::kmp_wrmsr(msr.address(), value) };
+    }
+}
+
+impl Hw for IntelPmu<'_> {
+    #[inline(always)]
+    fn counter(&self, counter: Counter) -> u64 {
+        let (low, high): (u32, u32);
+        // SAFETY: RDPMC reads a counter and touches neither memory nor flags. The host has all
+        // counters that a guest has, so it does not fault.
+        unsafe {
+            asm!(
+                "rdpmc",
+                in("ecx") rdpmc::encode(counter),
+                out("eax") low,
+                out("edx") high,
+                options(nomem, nostack, preserves_flags)
+            )
+        };
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    fn set_counter(&mut self, counter: Counter, value: u64) {
+        let msr = match counter.kind() {
+            Kind::Gp(index) => Msr::IA32_A_PMC0.nth(index.into()),
+            Kind::Fixed(index) => Msr::IA32_FIXED_CTR0.nth(index.into()),
+        };
+        self.write(msr, value);
+    }
+
+    fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
+        if let Kind::Gp(index) = counter.kind() {
+            self.write(Msr::IA32_PERFEVTSEL0.nth(index.into()), selector.bits());
+        }
+    }
+
+    fn set_fixed_ctrl(&mut self, ctrl: FixedCtrCtrl) {
+        self.write(Msr::IA32_FIXED_CTR_CTRL, ctrl.bits());
+    }
+
+    fn status(&self) -> u64 {
+        self.read(Msr::IA32_PERF_GLOBAL_STATUS)
+    }
+
+    fn clear_status(&mut self, bits: u64) {
+        self.write(Msr::IA32_PERF_GLOBAL_STATUS_RESET, bits);
+    }
+
+    fn set_status(&mut self, bits: u64) {
+        self.write(Msr::IA32_PERF_GLOBAL_STATUS_SET, bits);
+    }
+
+    /// VM-exit has saved the guest's value in the VMCS and loaded 0.
+    #[inline(always)]
+    fn take_global_ctrl(&mut self) -> u64 {
+        self.0.read_guest_global_ctrl()
+    }
+
+    #[inline(always)]
+    fn give_global_ctrl(&mut self, ctrl: u64) {
+        self.0.write_guest_global_ctrl(ctrl);
+    }
+}

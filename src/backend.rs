@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The mediated PMU as a backend of KVM, and the module that registers it.
+
+#![forbid(unsafe_code)]
+
+use crate::{
+    caps::{self, HostPmu, HostVendor},
+    guest::{GeneralProtection, GuestPmu, Initiator},
+    intel::Intel,
+    msr::Msr,
+    pmi::{Lvtpc, Pmi},
+    retired::Retired,
+    switch,
+    sys::{
+        errno::not_supported,
+        kvm::{self, HeldVcpu, InterceptedVcpu, OwnerVcpu, Public, Registration, Vcpu},
+        params,
+        perf::MediatedPmu,
+        pmu::IntelPmu,
+    },
+    vendor::Vendor,
+};
+use core::marker::PhantomData;
+use kernel::{c_str, prelude::*, str::CStr};
+
+/// The module: while it exists, new virtual machines get a mediated PMU.
+pub struct Module {
+    /// `None` if the parameter `enable_mediated_pmu` is off.
+    _registration: Option<Registration<Mediated<Intel>>>,
+}
+
+impl kernel::Module for Module {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        if !params::enable_mediated_pmu() {
+            pr_info!(
+                "disabled by enable_mediated_pmu=0; virtual machines keep KVM's emulated PMU\n"
+            );
+            return Ok(Self {
+                _registration: None,
+            });
+        }
+        let host = kvm::host_pmu();
+        let registration = match host.vendor {
+            HostVendor::Intel => register::<Intel>(module, &host)?,
+            HostVendor::Amd => {
+                pr_err!("not loaded: AMD processors are not supported yet\n");
+                return Err(not_supported());
+            }
+            HostVendor::None => {
+                pr_err!("not loaded: KVM has no vendor module; load kvm_intel first\n");
+                return Err(ENODEV);
+            }
+        };
+        Ok(Self {
+            _registration: Some(registration),
+        })
+    }
+}
+
+/// Registers the backend of vendor `V` on `host`, and logs what came of it: one line.
+fn register<V: Vendor>(
+    module: &'static ThisModule,
+    host: &HostPmu,
+) -> Result<Registration<Mediated<V>>>
+where
+    Mediated<V>: kvm::Backend,
+{
+    if let Err(missing) = caps::check(host, V::REQUIREMENTS) {
+        pr_err!("not loaded: this host lacks {missing}\n");
+        return Err(not_supported());
+    }
+    let offer = V::offer(host);
+    let registration = Registration::new(module, &offer).inspect_err(|error| {
+        if *error == EBUSY {
+            pr_err!("not loaded: KVM has another vPMU backend\n");
+        } else {
+            pr_err!(
+                "not loaded: KVM refuses the backend, error {}\n",
+                error.to_errno()
+            );
+        }
+    })?;
+    pr_info!(
+        "{} mediated vPMU enabled: {} general-purpose and {} fixed counters of {} bits, host PMU version {}\n",
+        V::NAME,
+        offer.gp,
+        offer.fixed,
+        offer.gp_width.bits(),
+        host.version,
+    );
+    Ok(registration)
+}
+
+/// The backend with the rules of vendor `V`.
+pub struct Mediated<V>(PhantomData<V>);
+
+/// What belongs to a vCPU.
+pub struct VcpuPmu {
+    host: HostPmu,
+    pmu: GuestPmu,
+}
+
+impl kvm::Backend for Mediated<Intel> {
+    const NAME: &'static CStr = c_str!("mediated");
+
+    type VmData = MediatedPmu;
+    type VcpuData = VcpuPmu;
+
+    fn vm_create() -> Result<MediatedPmu> {
+        MediatedPmu::new().inspect_err(|error| kvm::warn_vm_refused(*error))
+    }
+
+    fn vcpu_create() -> Result<VcpuPmu> {
+        Ok(VcpuPmu {
+            host: kvm::host_pmu(),
+            pmu: GuestPmu::default(),
+        })
+    }
+
+    fn refresh(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
+        let model = Intel::model(&data.host, vcpu);
+        data.pmu.refresh(model);
+        vcpu.publish(Public {
+            version: model.version,
+            counts_instructions: data.pmu.counts_instructions(),
+            global_ctrl_valid: model.global_ctrl_valid,
+            global_status_valid: model.global_status_valid,
+        });
+    }
+
+    fn is_valid_msr(data: &VcpuPmu, msr: Msr) -> bool {
+        Intel::register(data.pmu.model(), msr).is_some()
+    }
+
+    fn get_msr(data: &VcpuPmu, msr: Msr, _host_initiated: bool) -> Result<u64, GeneralProtection> {
+        Intel::register(data.pmu.model(), msr)
+            .map(|register| data.pmu.read(register))
+            .ok_or(GeneralProtection)
+    }
+
+    fn set_msr(
+        vcpu: &HeldVcpu<'_>,
+        data: &mut VcpuPmu,
+        msr: Msr,
+        value: u64,
+        host_initiated: bool,
+    ) -> Result<(), GeneralProtection> {
+        let register = Intel::register(data.pmu.model(), msr).ok_or(GeneralProtection)?;
+        let by = if host_initiated {
+            Initiator::Host
+        } else {
+            Initiator::Guest
+        };
+        publishing_counts_instructions(vcpu, &mut data.pmu, |pmu| {
+            pmu.write::<Intel>(register, value, by, vcpu)
+        })
+    }
+
+    fn rdpmc(data: &VcpuPmu, ecx: u32) -> Result<u64, GeneralProtection> {
+        Intel::rdpmc(data.pmu.model(), ecx)
+            .map(|counter| data.pmu.counter(counter))
+            .ok_or(GeneralProtection)
+    }
+
+    /// On VMX the intercept comes before the fault.
+    fn rdpmc_faults(_data: &VcpuPmu, _ecx: u32) -> bool {
+        false
+    }
+
+    fn filter_changed(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
+        publishing_counts_instructions(vcpu, &mut data.pmu, |pmu| pmu.refilter::<Intel>(vcpu));
+    }
+
+    fn instruction_retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
+        retired(vcpu, data, Retired::Instruction);
+    }
+
+    fn branch_retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
+        retired(vcpu, data, Retired::Branch);
+    }
+
+    fn set_intercepts(vcpu: &InterceptedVcpu<'_>, data: &VcpuPmu) {
+        let model = data.pmu.model();
+        for (msr, free) in Intel::intercepts(model.passthrough) {
+            vcpu.intercept_msr(msr, !free);
+        }
+        vcpu.intercept_rdpmc(!model.passthrough.rdpmc);
+        vcpu.switch_global_ctrl(model.exists());
+    }
+
+    fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) {
+        switch::load(&mut data.pmu, &mut IntelPmu::new(vcpu), Lvtpc::new(lvtpc));
+    }
+
+    fn put(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu) {
+        deliver(vcpu, switch::put(&mut data.pmu, &mut IntelPmu::new(vcpu)));
+    }
+
+    /// The vector comes from an overflow in the guest that has just left the processor.
+    fn pmi(vcpu: &Vcpu) {
+        vcpu.request_pmi();
+    }
+}
+
+/// KVM completed an instruction of the guest, to be counted as `what`.
+fn retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu, what: Retired) {
+    deliver(vcpu, data.pmu.retire(what, || vcpu.is_in_user_mode()));
+}
+
+/// Asks KVM to deliver a PMI if one is owed.
+fn deliver(vcpu: &Vcpu, pmi: Pmi) {
+    match pmi {
+        Pmi::None => {}
+        Pmi::Owed => vcpu.request_pmi(),
+    }
+}
+
+/// Does `change`, and tells KVM if the PMU began or ceased to count instructions by it.
+fn publishing_counts_instructions<R>(
+    vcpu: &HeldVcpu<'_>,
+    pmu: &mut GuestPmu,
+    change: impl FnOnce(&mut GuestPmu) -> R,
+) -> R {
+    let before = pmu.counts_instructions();
+    let result = change(pmu);
+    let after = pmu.counts_instructions();
+    if after != before {
+        vcpu.set_counts_instructions(after);
+    }
+    result
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mediated vPMU for KVM x86: guests get the processor's own performance counters.
+//!
+//! How to read this: [`model`] says what a guest's PMU consists of and [`guest`] what its registers
+//! do, [`intercepts`] what of it the guest accesses without an exit, [`filter`] what of it reaches
+//! hardware, and [`switch`] how it gets there and back. [`vendor`] is what differs between vendors and
+//! [`intel`] one of them. [`backend`] connects all this with KVM. `sys` holds the abstractions over the
+//! kernel, and all unsafe code.
+
+// What the pure part offers and one vendor alone does not use.
+#![allow(dead_code)]
+
+pub mod backend;
+pub mod caps;
+pub mod counter;
+pub mod filter;
+pub mod guest;
+pub mod intel;
+pub mod intercepts;
+pub mod model;
+pub mod msr;
+pub mod pmi;
+pub mod rdpmc;
+pub mod retired;
+pub mod switch;
+#[path = "../rust/mod.rs"]
+pub mod sys;
+pub mod vendor;
+
+use backend::Module;
+use kernel::prelude::*;
+
+module! {
+    type: Module,
+    name: "kvm_mediated_pmu",
+    authors: ["KVM mediated PMU maintainers"],
+    description: "Mediated vPMU for KVM x86",
+    license: "GPL v2",
+}
