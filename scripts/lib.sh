@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# What every script here shares: where things are, how they speak, how they fail.
+# Source it; it changes nothing on disk.
+
+set -euo pipefail
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=${BUILD:-$TOP/build}
+CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvm-mediated-pmu}
+CPU=${CPU:-intel}
+NCPUS=${NCPUS:-2}
+DEBUG=${DEBUG:-0}
+export TOP BUILD CACHE CPU NCPUS DEBUG
+# Messages are parsed and sorted below: no translations.
+export LC_ALL=C.UTF-8
+# Variables given to the outer make are in the environment already; passed on
+# through make itself they would override those of the kernel's makefiles.
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL GNUMAKEFLAGS
+
+# The debug kernel, its modules and its images never mix with the normal ones.
+if [ "$DEBUG" = 1 ]; then FLAVOUR=debug; else FLAVOUR=normal; fi
+KOUT=$BUILD/linux-$FLAVOUR
+export FLAVOUR KOUT
+
+note() { printf '  %-8s %s\n' "$1" "${*:2}" >&2; }
+
+# die WHAT-HAPPENED; WHAT-TO-DO: one line, and out.
+die() {
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# need TOOL...: each must be there.
+need() {
+	local tool
+	for tool; do
+		have "$tool" || die "$tool is missing; run 'make packages'"
+	done
+}
+
+# need_space DIR MEGABYTES
+need_space() {
+	local free
+	mkdir -p "$1" 2>/dev/null || die "cannot create $1; check its permissions"
+	free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
+	[ "$free" -ge "$2" ] || die "$1 has $free MB free but $2 MB are needed; make room, or set BUILD= to another disk"
+}
+
+# hash_of FILE...: one line for the content of all the files, in that order.
+hash_of() { cat -- "$@" | sha256sum | cut -d' ' -f1; }
+
+# is_sha256 FILE SUM
+is_sha256() { [ -f "$1" ] && [ "$(hash_of "$1")" = "$2" ]; }
+
+# fresh STAMP KEY: true if STAMP says that KEY is what was built last.
+fresh() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+
+# stamp STAMP KEY: to be called when KEY is built, never before.
+stamp() {
+	mkdir -p "$(dirname "$1")"
+	printf '%s\n' "$2" >"$1.tmp" && mv "$1.tmp" "$1"
+}
+
+# logged LOG LABEL COMMAND...: run quietly, with a sign of life every few
+# seconds; on failure show the end of the log.
+logged() {
+	local log=$1 label=$2 pid start=$SECONDS last=$SECONDS
+	shift 2
+	mkdir -p "$(dirname "$log")"
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	# An interrupted run must not leave a build going on behind it.
+	trap 'kill "$pid" 2>/dev/null || :; exit 130' INT TERM
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 0.3
+		if [ $((SECONDS - last)) -ge 10 ]; then
+			last=$SECONDS
+			note "$((SECONDS - start))s" "$label: $(progress_line "$log")"
+		fi
+	done
+	trap - INT TERM
+	if ! wait "$pid"; then
+		tail -n 15 "$log" >&2
+		if grep -q 'No space left on device' "$log"; then
+			die "$label: the disk is full; make room and run again"
+		fi
+		die "$label failed; the whole log is in $log"
+	fi
+}
+
+progress_line() {
+	local line
+	line=$(tail -n 1 "$1" 2>/dev/null | tr -d '\r\0' | cut -c1-60) || :
+	printf '%s' "$line"
+}
+
+# The pinned toolchain goes in front of whatever the user has, and no setting
+# of the user's rustup or make leaks into a build.
+use_toolchain() {
+	[ -x "$BUILD/toolchain/bin/rustc" ] || die "the toolchain is not there; run 'make toolchain'"
+	export PATH=$BUILD/toolchain/bin:/usr/lib/llvm-19/bin:$PATH
+	export LIBCLANG_PATH=/usr/lib/llvm-19/lib
+	unset RUSTUP_TOOLCHAIN RUSTUP_HOME RUSTC RUSTFLAGS RUSTC_WRAPPER CARGO_BUILD_TARGET
+	unset CARGO_TARGET_DIR KBUILD_OUTPUT KCFLAGS KRUSTFLAGS ARCH CROSS_COMPILE O M V
+	unset CFLAGS CXXFLAGS LDFLAGS CPPFLAGS
+}
+
+jobs_wanted() { printf '%s' "${JOBS:-$(nproc)}"; }
