@@ -125,7 +125,6 @@ impl fmt::Display for Missing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::string::ToString;
 
     const RULES: &[Requirement] = &[
         Requirement {

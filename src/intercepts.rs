@@ -67,7 +67,6 @@ pub fn table(free: Passthrough) -> impl Iterator<Item = (Msr, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::vec::Vec;
 
     fn free(free: Passthrough) -> Vec<u32> {
         let mut msrs: Vec<u32> = table(free)

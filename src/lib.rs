@@ -5,11 +5,8 @@
 //! The kernel module consists of the same files; [`switch::Hw`], [`model::GuestConfig`] and
 //! [`filter::EventFilter`] are where the kernel comes in there, and fakes in the tests.
 
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
-
-#[cfg(test)]
-extern crate std;
 
 pub mod caps;
 pub mod counter;
@@ -24,3 +21,6 @@ pub mod rdpmc;
 pub mod retired;
 pub mod switch;
 pub mod vendor;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Over any sequence of operations a guest sees what a bare machine would show.
+
+use super::{
+    machine::Machine,
+    vmm::{Config, Deny, Vmm},
+};
+use proptest::prelude::*;
+
+/// What a guest, or the world around it, does.
+#[derive(Clone, Debug)]
+enum Op {
+    Rdmsr(u32),
+    Wrmsr(u32, u64),
+    Rdpmc(u32),
+    /// So many instructions retire.
+    Run {
+        count: u8,
+        user: bool,
+        branch: bool,
+    },
+    /// One retires, and the guest exits before its PMI could arrive.
+    RunAndExit {
+        user: bool,
+        branch: bool,
+    },
+    /// One is emulated.
+    Emulate {
+        user: bool,
+        branch: bool,
+    },
+    /// LVTPC is masked or unmasked.
+    Lvtpc {
+        masked: bool,
+    },
+    /// An exit that the guest does not notice, on the way to another processor.
+    Migrate,
+    /// The same, and the host uses the PMU.
+    HostUse(u64),
+    /// User space denies this event, or none.
+    Filter(Option<u64>),
+}
+
+/// Addresses of all PMU registers of a full guest, and of some that no guest has.
+fn msr() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => 0x186..0x18fu32,
+        2 => 0x0c1..0x0cau32,
+        3 => 0x4c1..0x4cau32,
+        3 => 0x309..0x30eu32,
+        6 => 0x38d..0x393u32,
+    ]
+}
+
+/// Values that have a chance to be valid, and to matter.
+fn value() -> impl Strategy<Value = u64> {
+    let event = prop_oneof![Just(0xc0u64), Just(0xc4u64)];
+    let selector = (event, 0..128u64, 0..3u64).prop_map(|(event, flags, mask)| {
+        // USR, OS, E, PC, INT in bits 20:16; EN in bit 22.
+        event | (flags & 0x1f) << 16 | (flags >> 5) << 22 & 1 << 22 | mask << 24
+    });
+    prop_oneof![
+        4 => selector,
+        // Just before an overflow: of a full counter, of 32 bits.
+        3 => (1..6u64).prop_map(|n| (1 << 48) - n),
+        1 => (1..6u64).prop_map(|n| (1 << 32) - n),
+        // Enables and status bits.
+        3 => any::<u64>().prop_map(|bits| bits & 0xf_0000_00ff),
+        1 => any::<u64>().prop_map(|bits| bits & 0xbbbb),
+        1 => any::<u64>(),
+        1 => Just(0),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let ecx = prop_oneof![0..9u32, 0x4000_0000..0x4000_0005u32, any::<u32>()];
+    let how = || (any::<bool>(), any::<bool>());
+    prop_oneof![
+        8 => msr().prop_map(Op::Rdmsr),
+        16 => (msr(), value()).prop_map(|(msr, value)| Op::Wrmsr(msr, value)),
+        6 => ecx.prop_map(Op::Rdpmc),
+        8 => (1..8u8, how()).prop_map(|(count, (user, branch))| Op::Run { count, user, branch }),
+        4 => how().prop_map(|(user, branch)| Op::RunAndExit { user, branch }),
+        4 => how().prop_map(|(user, branch)| Op::Emulate { user, branch }),
+        4 => any::<bool>().prop_map(|masked| Op::Lvtpc { masked }),
+        2 => Just(Op::Migrate),
+        2 => any::<u64>().prop_map(Op::HostUse),
+        1 => prop_oneof![Just(None), Just(Some(0xc0)), Just(Some(0xc4))].prop_map(Op::Filter),
+    ]
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    let full = Config {
+        version: 2,
+        gp: 8,
+        fixed: 4,
+        width: 48,
+        full_width: true,
+    };
+    let any = (2..6u32, 0..9u32, 0..5u32, 31..49u32, any::<bool>()).prop_map(
+        |(version, gp, fixed, width, full_width)| Config {
+            version,
+            gp,
+            fixed,
+            width,
+            full_width,
+        },
+    );
+    prop_oneof![1 => Just(full), 1 => any]
+}
+
+/// The guest, and the machine that it must not differ from.
+struct Pair {
+    guest: Vmm,
+    bare: Machine,
+}
+
+impl Pair {
+    fn new(config: Config) -> Self {
+        Self {
+            guest: Vmm::new(config, Deny::default()),
+            bare: Machine::new(
+                config.gp as usize,
+                config.fixed as usize,
+                config.width,
+                config.full_width,
+            ),
+        }
+    }
+
+    fn run(&mut self, op: &Op) {
+        let (guest, bare) = (&mut self.guest, &mut self.bare);
+        match *op {
+            Op::Rdmsr(msr) => assert_eq!(guest.rdmsr(msr), bare.rdmsr(msr), "RDMSR {msr:#x}"),
+            Op::Wrmsr(msr, value) => assert_eq!(
+                guest.wrmsr(msr, value),
+                bare.wrmsr(msr, value),
+                "WRMSR {msr:#x}"
+            ),
+            Op::Rdpmc(ecx) => assert_eq!(guest.rdpmc(ecx), bare.rdpmc(ecx), "RDPMC {ecx:#x}"),
+            Op::Run {
+                count,
+                user,
+                branch,
+            } => {
+                for _ in 0..count {
+                    guest.run(user, branch);
+                    bare.retire(user, branch);
+                }
+            }
+            Op::RunAndExit { user, branch } => {
+                guest.run_and_exit(user, branch);
+                bare.retire(user, branch);
+            }
+            Op::Emulate { user, branch } => {
+                guest.emulate(user, branch);
+                bare.retire(user, branch);
+            }
+            Op::Lvtpc { masked } => {
+                guest.set_lvtpc(masked);
+                bare.lvtpc_masked = masked;
+            }
+            Op::Migrate => guest.migrate(),
+            Op::HostUse(noise) => guest.host_uses_pmu(noise),
+            Op::Filter(event) => {
+                guest.set_filter(Deny(event));
+                bare.denied_event = event;
+            }
+        }
+        assert_eq!(guest.pmis, bare.pmis, "PMIs");
+    }
+
+    /// Every register, at the end.
+    fn compare_all(&mut self) {
+        let everything = (0x186..0x18f)
+            .chain(0xc1..0xca)
+            .chain(0x4c1..0x4ca)
+            .chain(0x309..0x30e)
+            .chain(0x38d..0x393);
+        for msr in everything {
+            self.run(&Op::Rdmsr(msr));
+        }
+    }
+}
+
+fn run(config: Config, ops: &[Op]) {
+    let mut pair = Pair::new(config);
+    for op in ops {
+        pair.run(op);
+    }
+    pair.compare_all();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_guest_sees_what_bare_metal_shows(
+        config in config(),
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
+        run(config, &ops);
+    }
+}
+
+/// A guest with all counters, of which counter 0 and fixed counter 0 count instructions, with INT.
+fn counting_guest() -> Pair {
+    let mut pair = Pair::new(Config {
+        version: 2,
+        gp: 8,
+        fixed: 4,
+        width: 48,
+        full_width: true,
+    });
+    for op in [
+        Op::Lvtpc { masked: false },
+        Op::Wrmsr(0x186, 0x53_00c0),
+        Op::Wrmsr(0x38d, 0xb),
+        Op::Wrmsr(0x38f, 0x1_0000_0001),
+    ] {
+        pair.run(&op);
+    }
+    pair
+}
+
+#[test]
+fn global_ctrl_and_rdpmc_cost_no_exit() {
+    let mut pair = counting_guest();
+    let exits = pair.guest.exits;
+    for op in [
+        Op::Wrmsr(0x38f, 0),
+        Op::Rdpmc(0),
+        Op::Rdpmc(0x4000_0003),
+        Op::Wrmsr(0x4c1, 5),
+        Op::Wrmsr(0x30c, 5),
+        Op::Rdmsr(0x38e),
+        Op::Wrmsr(0x390, 1),
+    ] {
+        pair.run(&op);
+    }
+    assert_eq!(pair.guest.exits, exits);
+}
+
+#[test]
+fn an_exit_costs_no_write_when_nothing_counts() {
+    let mut pair = Pair::new(Config {
+        version: 2,
+        gp: 8,
+        fixed: 4,
+        width: 48,
+        full_width: true,
+    });
+    pair.run(&Op::Wrmsr(0x4c1, 1234));
+    pair.guest.exit(|_| {});
+    let writes = pair.guest.writes();
+    pair.guest.exit(|_| {});
+    assert_eq!(pair.guest.writes(), writes);
+}
+
+#[test]
+fn an_exit_writes_no_counter_that_is_still_there() {
+    let mut pair = counting_guest();
+    pair.run(&Op::Run {
+        count: 5,
+        user: false,
+        branch: false,
+    });
+    let writes = pair.guest.writes();
+    pair.guest.exit(|_| {});
+    // A selector and FIXED_CTR_CTRL, off and on.
+    assert_eq!(pair.guest.writes() - writes, 4);
+}
+
+#[test]
+fn a_late_pmi_is_not_lost() {
+    let mut pair = counting_guest();
+    let ops: Vec<Op> = [
+        Op::Wrmsr(0x4c1, (1 << 48) - 1),
+        Op::RunAndExit {
+            user: false,
+            branch: false,
+        },
+    ]
+    .into();
+    for op in &ops {
+        pair.run(op);
+    }
+    assert_eq!(pair.guest.pmis, 1);
+}
+
+#[test]
+fn an_overflow_behind_the_mask_raises_nothing_when_the_mask_goes() {
+    let mut pair = counting_guest();
+    for op in [
+        Op::Lvtpc { masked: true },
+        Op::Wrmsr(0x4c1, (1 << 48) - 1),
+        Op::Run {
+            count: 1,
+            user: false,
+            branch: false,
+        },
+        Op::Lvtpc { masked: false },
+    ] {
+        pair.run(&op);
+    }
+    assert_eq!(pair.guest.pmis, 0);
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A processor's PMU: architectural performance monitoring, counting instructions and branches.
+
+use crate::{
+    counter::{Counter, Kind},
+    msr::{EventSelector, FixedCtrCtrl},
+    switch::Hw,
+};
+
+/// Counters of both kinds, indexed by their bits in the global registers.
+const BITS: usize = 36;
+
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    pub(super) gp: usize,
+    pub(super) fixed: usize,
+    pub(super) width: u32,
+    pub(super) full_width: bool,
+    /// An event that does not count: what an event filter makes of a guest's counter.
+    pub(super) denied_event: Option<u64>,
+    counters: [u64; BITS],
+    selectors: [u64; 8],
+    fixed_ctrl: u64,
+    status: u64,
+    pub(super) global_ctrl: u64,
+    pub(super) lvtpc_masked: bool,
+    /// PMIs that the local APIC has accepted.
+    pub(super) pmis: u32,
+    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.
+    pub(super) pmi_is_late: bool,
+    /// The VMCS field that VM-entry loads and VM-exit saves.
+    pub(super) vmcs_global_ctrl: u64,
+    /// WRMSRs, but for the ones of the guest.
+    pub(super) writes: u32,
+}
+
+impl Machine {
+    pub(super) fn new(gp: usize, fixed: usize, width: u32, full_width: bool) -> Self {
+        Self {
+            gp,
+            fixed,
+            width,
+            full_width,
+            denied_event: None,
+            counters: [0; BITS],
+            selectors: [0; 8],
+            fixed_ctrl: 0,
+            status: 0,
+            global_ctrl: (1 << gp) - 1,
+            lvtpc_masked: true,
+            pmis: 0,
+            pmi_is_late: false,
+            vmcs_global_ctrl: 0,
+            writes: 0,
+        }
+    }
+
+    /// A processor of the host, as it is when KVM is loaded: nothing counts.
+    pub(super) fn host() -> Self {
+        Self {
+            global_ctrl: 0,
+            ..Self::new(8, 4, 48, true)
+        }
+    }
+
+    fn mask(&self) -> u64 {
+        (1 << self.width) - 1
+    }
+
+    fn global_valid(&self) -> u64 {
+        ((1 << self.gp) - 1) | (((1 << self.fixed) - 1) << 32)
+    }
+
+    /// RDMSR; `None` is #GP.
+    pub(super) fn rdmsr(&self, msr: u32) -> Option<u64> {
+        let (gp, fixed) = (self.gp as u32, self.fixed as u32);
+        match msr {
+            0x38d => Some(self.fixed_ctrl),
+            0x38e => Some(self.status),
+            0x38f => Some(self.global_ctrl),
+            0x390 => Some(0),
+            _ if msr.wrapping_sub(0x186) < gp => Some(self.selectors[msr as usize - 0x186]),
+            _ if msr.wrapping_sub(0x0c1) < gp => Some(self.counters[msr as usize - 0x0c1]),
+            _ if self.full_width && msr.wrapping_sub(0x4c1) < gp => {
+                Some(self.counters[msr as usize - 0x4c1])
+            }
+            _ if msr.wrapping_sub(0x309) < fixed => Some(self.counters[msr as usize - 0x309 + 32]),
+            _ => None,
+        }
+    }
+
+    /// WRMSR; `None` is #GP.
+    pub(super) fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()> {
+        let (gp, fixed) = (self.gp as u32, self.fixed as u32);
+        let valid = |bits: u64| if value & !bits == 0 { Some(()) } else { None };
+        let status_valid = self.global_valid() | 3 << 62;
+        match msr {
+            0x38d => {
+                valid((0..self.fixed).fold(0, |v, n| v | 0xb << (4 * n)))?;
+                self.fixed_ctrl = value;
+            }
+            0x38f => {
+                valid(self.global_valid())?;
+                self.global_ctrl = value;
+            }
+            0x390 => {
+                valid(status_valid)?;
+                self.status &= !value;
+            }
+            _ if msr.wrapping_sub(0x186) < gp => {
+                valid(0xffdf_ffff)?;
+                self.selectors[msr as usize - 0x186] = value;
+            }
+            _ if msr.wrapping_sub(0x0c1) < gp => {
+                self.counters[msr as usize - 0x0c1] = value as i32 as i64 as u64 & self.mask();
+            }
+            _ if self.full_width && msr.wrapping_sub(0x4c1) < gp => {
+                valid(self.mask())?;
+                self.counters[msr as usize - 0x4c1] = value;
+            }
+            _ if msr.wrapping_sub(0x309) < fixed => {
+                self.counters[msr as usize - 0x309 + 32] = value & self.mask();
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// RDPMC; `None` is #GP.
+    pub(super) fn rdpmc(&self, ecx: u32) -> Option<u64> {
+        let index = (ecx & 0xffff) as usize;
+        match ecx >> 16 {
+            0 if index < self.gp => Some(self.counters[index]),
+            0x4000 if index < self.fixed => Some(self.counters[32 + index]),
+            _ => None,
+        }
+    }
+
+    /// One instruction retires.
+    pub(super) fn retire(&mut self, user: bool, branch: bool) {
+        let mut interrupt = false;
+        for n in 0..self.gp {
+            let selector = self.selectors[n];
+            let event = selector & 0xffff;
+            let happens = event == 0xc0 || (event == 0xc4 && branch);
+            let mode = 1 << if user { 16 } else { 17 };
+            let enabled = selector & (1 << 22) != 0 && selector & mode != 0;
+            let enough = (selector >> 24) & 0xff <= 1;
+            if happens && enabled && enough && self.denied_event != Some(event) {
+                interrupt |= self.count(n) && selector & (1 << 20) != 0;
+            }
+        }
+        let field = self.fixed_ctrl & 0xf;
+        if self.fixed > 0 && field & (if user { 2 } else { 1 }) != 0 {
+            interrupt |= self.count(32) && field & 8 != 0;
+        }
+        if interrupt {
+            self.interrupt();
+        }
+    }
+
+    /// Counts one event if the global control has it; true on overflow.
+    fn count(&mut self, bit: usize) -> bool {
+        if self.global_ctrl & (1 << bit) == 0 {
+            return false;
+        }
+        self.counters[bit] = (self.counters[bit] + 1) & self.mask();
+        if self.counters[bit] != 0 {
+            return false;
+        }
+        self.status |= 1 << bit;
+        true
+    }
+
+    fn interrupt(&mut self) {
+        if self.lvtpc_masked || self.pmi_is_late {
+            return;
+        }
+        self.lvtpc_masked = true;
+        self.pmis += 1;
+    }
+
+    /// The host counts something of its own, and leaves traces of it.
+    pub(super) fn used_by_host(&mut self, noise: u64) {
+        for (n, counter) in self.counters.iter_mut().enumerate() {
+            *counter = noise.rotate_left(n as u32) & 0xffff_ffff_ffff;
+        }
+        for (n, selector) in self.selectors.iter_mut().enumerate() {
+            *selector = noise.rotate_left(n as u32) & 0xffff & !(1 << 22);
+        }
+        self.status = noise & self.global_valid();
+    }
+
+    /// Faults in the hand-over to the host that a guest would not notice.
+    pub(super) fn assert_host_finds_it_clean(&self) {
+        assert_eq!(self.global_ctrl, 0);
+        assert_eq!(self.fixed_ctrl, 0, "a guest's FIXED_CTR_CTRL");
+        assert_eq!(self.status, 0, "a guest's status");
+        for selector in self.selectors {
+            assert_eq!(selector & (1 << 22), 0, "an enabled selector");
+        }
+    }
+}
+
+fn bit(counter: Counter) -> usize {
+    match counter.kind() {
+        Kind::Gp(n) => n as usize,
+        Kind::Fixed(n) => 32 + n as usize,
+    }
+}
+
+impl Hw for Machine {
+    fn counter(&self, counter: Counter) -> u64 {
+        self.counters[bit(counter)]
+    }
+
+    fn set_counter(&mut self, counter: Counter, value: u64) {
+        assert_eq!(value & !self.mask(), 0, "reserved bits of a counter");
+        self.writes += 1;
+        self.counters[bit(counter)] = value;
+    }
+
+    fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
+        assert_eq!(self.global_ctrl, 0, "a switch while counters are on");
+        self.writes += 1;
+        self.selectors[bit(counter)] = selector.bits();
+    }
+
+    fn set_fixed_ctrl(&mut self, ctrl: FixedCtrCtrl) {
+        assert_eq!(self.global_ctrl, 0, "a switch while counters are on");
+        self.writes += 1;
+        self.fixed_ctrl = ctrl.bits();
+    }
+
+    fn status(&self) -> u64 {
+        self.status
+    }
+
+    fn clear_status(&mut self, bits: u64) {
+        self.writes += 1;
+        self.status &= !bits;
+    }
+
+    fn set_status(&mut self, bits: u64) {
+        self.writes += 1;
+        self.status |= bits;
+    }
+
+    fn take_global_ctrl(&mut self) -> u64 {
+        self.vmcs_global_ctrl
+    }
+
+    fn give_global_ctrl(&mut self, ctrl: u64) {
+        self.vmcs_global_ctrl = ctrl;
+    }
+}

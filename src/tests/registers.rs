@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registers beyond what a bare machine of version 2 can tell: RESET, version 1, no PMU, user
+//! space's accesses, and the table of intercepts.
+
+use super::vmm::{host, Config, Deny};
+use crate::{
+    caps,
+    counter::{Counter, CounterSet},
+    filter::AllowAll,
+    guest::{GeneralProtection, GuestPmu, Initiator},
+    intel::Intel,
+    intercepts::Passthrough,
+    model::{CpuidLeaf, GuestConfig},
+    msr::{EventSelector, Msr},
+    pmi::Pmi,
+    retired::Retired,
+    vendor::Vendor,
+};
+use proptest::prelude::*;
+
+const FULL: Config = Config {
+    version: 2,
+    gp: 8,
+    fixed: 4,
+    width: 48,
+    full_width: true,
+};
+
+fn guest(config: &impl GuestConfig) -> GuestPmu {
+    let mut pmu = GuestPmu::default();
+    pmu.refresh(Intel::model(&host(), config));
+    pmu
+}
+
+fn read(pmu: &GuestPmu, msr: u32) -> Option<u64> {
+    Intel::register(pmu.model(), Msr::new(msr)).map(|r| pmu.read(r))
+}
+
+fn write(pmu: &mut GuestPmu, msr: u32, value: u64, by: Initiator) -> Result<(), GeneralProtection> {
+    let register = Intel::register(pmu.model(), Msr::new(msr)).ok_or(GeneralProtection)?;
+    pmu.write::<Intel>(register, value, by, &AllowAll)
+}
+
+/// Every MSR that a full guest has.
+fn all_msrs() -> Vec<u32> {
+    (0..0x2000)
+        .filter(|msr| read(&guest(&FULL), *msr).is_some())
+        .collect()
+}
+
+#[test]
+fn a_full_guest_has_these_registers_and_no_others() {
+    let mut expected: Vec<u32> = (0xc1..0xc9).collect();
+    expected.extend(0x186..0x18e);
+    expected.extend(0x309..0x30d);
+    expected.extend(0x38d..0x391);
+    expected.extend(0x4c1..0x4c9);
+    assert_eq!(all_msrs(), expected);
+}
+
+#[test]
+fn reset_state() {
+    let pmu = guest(&FULL);
+    for msr in all_msrs() {
+        let expected = if msr == 0x38f { 0xff } else { 0 };
+        assert_eq!(read(&pmu, msr), Some(expected), "{msr:#x}");
+    }
+}
+
+#[test]
+fn no_general_purpose_counter_means_no_global_enable() {
+    let pmu = guest(&Config { gp: 0, ..FULL });
+    assert_eq!(read(&pmu, 0x38f), Some(0));
+}
+
+#[test]
+fn a_version_1_guest_has_neither_global_registers_nor_fixed_counters() {
+    let mut pmu = guest(&Config { version: 1, ..FULL });
+    for msr in (0x309..0x30d).chain(0x38d..0x393) {
+        assert_eq!(read(&pmu, msr), None, "{msr:#x}");
+    }
+    assert_eq!(pmu.globally_enabled(), CounterSet::first(8, 0));
+    assert_eq!(write(&mut pmu, 0xc1, 0xdead, Initiator::Guest), Ok(()));
+    assert_eq!(read(&pmu, 0x4c1), Some(0xdead));
+    assert_eq!(Intel::rdpmc(pmu.model(), 0x4000_0000), None);
+    assert!(!pmu.model().passthrough.rdpmc && !pmu.model().passthrough.global);
+}
+
+#[test]
+fn later_versions_are_version_2() {
+    let pmu = guest(&Config { version: 5, ..FULL });
+    assert_eq!(pmu.model().version, 2);
+    for msr in [0x391, 0x392] {
+        assert_eq!(read(&pmu, msr), None, "{msr:#x}");
+    }
+}
+
+/// User space hides the PMU, by leaving out the leaf.
+struct NoLeaf;
+
+impl GuestConfig for NoLeaf {
+    fn cpuid(&self, _leaf: u32, _index: u32) -> Option<CpuidLeaf> {
+        None
+    }
+
+    fn perf_capabilities(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+#[test]
+fn without_a_pmu_there_is_nothing() {
+    let no_version = guest(&Config { version: 0, ..FULL });
+    for pmu in [guest(&NoLeaf), no_version] {
+        assert!(!pmu.model().exists());
+        assert_eq!(pmu.model().passthrough, Passthrough::default());
+        for msr in all_msrs() {
+            assert_eq!(read(&pmu, msr), None, "{msr:#x}");
+        }
+        for ecx in [0, 0x4000_0000, 0x8000_0000] {
+            assert_eq!(Intel::rdpmc(pmu.model(), ecx), None);
+        }
+    }
+}
+
+#[test]
+fn reserved_bits_fault_and_change_nothing() {
+    let mut pmu = guest(&FULL);
+    let valid = [
+        (0x186, 0xffdf_ffffu64),
+        (0x4c1, 0xffff_ffff_ffff),
+        (0x38d, 0xbbbb),
+        (0x38f, 0xf_0000_00ff),
+        (0x390, 0xc000_000f_0000_00ff),
+    ];
+    for (msr, valid) in valid {
+        for by in [Initiator::Guest, Initiator::Host] {
+            let before = read(&pmu, msr);
+            for bit in (0..64).filter(|bit| valid & (1 << bit) == 0) {
+                let written = write(&mut pmu, msr, 1 << bit, by);
+                assert_eq!(written, Err(GeneralProtection), "{msr:#x} bit {bit}");
+            }
+            assert_eq!(read(&pmu, msr), before);
+            assert_eq!(write(&mut pmu, msr, valid, by), Ok(()), "{msr:#x}");
+        }
+    }
+}
+
+#[test]
+fn the_status_is_read_only_for_the_guest() {
+    let mut pmu = guest(&FULL);
+    assert_eq!(
+        write(&mut pmu, 0x38e, 0, Initiator::Guest),
+        Err(GeneralProtection)
+    );
+    assert_eq!(write(&mut pmu, 0x38e, 3, Initiator::Host), Ok(()));
+    // What user space restores must not clear it, what the guest writes does.
+    assert_eq!(write(&mut pmu, 0x390, 1, Initiator::Host), Ok(()));
+    assert_eq!(read(&pmu, 0x38e), Some(3));
+    assert_eq!(write(&mut pmu, 0x390, 1, Initiator::Guest), Ok(()));
+    assert_eq!(read(&pmu, 0x38e), Some(2));
+    assert_eq!(
+        write(&mut pmu, 0x38e, 1 << 8, Initiator::Host),
+        Err(GeneralProtection)
+    );
+}
+
+#[test]
+fn legacy_writes_are_sign_extended_for_the_guest_only() {
+    let mut pmu = guest(&FULL);
+    assert_eq!(
+        write(&mut pmu, 0xc1, 0x1234_8000_0000, Initiator::Guest),
+        Ok(())
+    );
+    assert_eq!(read(&pmu, 0xc1), Some(0xffff_8000_0000));
+    assert_eq!(
+        write(&mut pmu, 0xc1, 0x1234_8000_0000, Initiator::Host),
+        Ok(())
+    );
+    assert_eq!(read(&pmu, 0xc1), Some(0x1234_8000_0000));
+}
+
+/// A host, and a guest of it, with transactions.
+struct Transactions;
+
+impl GuestConfig for Transactions {
+    fn cpuid(&self, leaf: u32, index: u32) -> Option<CpuidLeaf> {
+        if leaf == 7 {
+            return Some(CpuidLeaf {
+                ebx: 1 << 11,
+                ..CpuidLeaf::default()
+            });
+        }
+        FULL.cpuid(leaf, index)
+    }
+
+    fn perf_capabilities(&self) -> u64 {
+        FULL.perf_capabilities()
+    }
+}
+
+#[test]
+fn selectors_have_transaction_bits_where_both_sides_have_transactions() {
+    let mut capable = host();
+    capable.transactions = true;
+
+    let mut pmu = GuestPmu::default();
+    pmu.refresh(Intel::model(&capable, &Transactions));
+    let by = Initiator::Guest;
+    assert_eq!(write(&mut pmu, 0x186, EventSelector::IN_TX, by), Ok(()));
+    assert_eq!(write(&mut pmu, 0x188, EventSelector::IN_TXCP, by), Ok(()));
+    assert_eq!(
+        write(&mut pmu, 0x187, EventSelector::IN_TXCP, by),
+        Err(GeneralProtection)
+    );
+
+    for (host, config) in [(host(), true), (capable, false)] {
+        let model = if config {
+            Intel::model(&host, &Transactions)
+        } else {
+            Intel::model(&host, &FULL)
+        };
+        assert_eq!(model.selector_valid, 0xffdf_ffff);
+        assert_eq!(model.selector2_valid, 0);
+    }
+}
+
+#[test]
+fn what_is_free_depends_on_the_whole_configuration() {
+    let free = |config: Config| Intel::model(&host(), &config).passthrough;
+    let full = free(FULL);
+    assert!(full.rdpmc && full.global && full.full_width);
+    assert_eq!(full.counters, CounterSet::first(8, 4));
+
+    for fewer in [Config { gp: 7, ..FULL }, Config { fixed: 3, ..FULL }] {
+        let free = free(fewer);
+        assert!(!free.rdpmc && !free.global);
+        let own = CounterSet::first(fewer.gp as usize, fewer.fixed as usize);
+        assert_eq!(free.counters, own);
+    }
+
+    let narrow = free(Config { width: 40, ..FULL });
+    assert!(!narrow.rdpmc && !narrow.global);
+    assert_eq!(narrow.counters, CounterSet::EMPTY);
+
+    let legacy = free(Config {
+        full_width: false,
+        ..FULL
+    });
+    assert!(legacy.rdpmc && legacy.global && !legacy.full_width);
+}
+
+#[test]
+fn a_host_with_more_than_the_guest_can_have_is_never_free() {
+    let mut bigger = host();
+    bigger.gp = 10;
+    let model = Intel::model(&bigger, &FULL);
+    assert!(!model.passthrough.rdpmc && !model.passthrough.global);
+
+    let mut metrics = host();
+    metrics.perf_capabilities |= 1 << 15;
+    let model = Intel::model(&metrics, &FULL);
+    assert!(!model.passthrough.rdpmc && !model.passthrough.global);
+}
+
+#[test]
+fn guests_are_offered_all_counters_of_the_host() {
+    let offer = Intel::offer(&host());
+    assert_eq!((offer.version, offer.gp, offer.fixed), (2, 8, 4));
+    assert_eq!(offer.perf_capabilities, 1 << 13);
+}
+
+#[test]
+fn requirements() {
+    let lacking = |host: crate::caps::HostPmu| {
+        caps::check(&host, Intel::REQUIREMENTS)
+            .map_err(|m| m.to_string())
+            .err()
+    };
+    assert_eq!(lacking(host()), None);
+
+    let mut old = host();
+    old.version = 3;
+    old.exit_save_global_ctrl = false;
+    assert_eq!(
+        lacking(old).as_deref(),
+        Some(
+            "architectural performance monitoring version 4, \
+             VM-exit save of IA32_PERF_GLOBAL_CTRL"
+        )
+    );
+}
+
+fn program(pmu: &mut GuestPmu, selector: u64) {
+    assert_eq!(write(pmu, 0x186, selector, Initiator::Guest), Ok(()));
+}
+
+fn emulate_one(selector: u64) -> u64 {
+    let mut pmu = guest(&FULL);
+    program(&mut pmu, selector);
+    assert_eq!(pmu.retire(Retired::Instruction, || false), Pmi::None);
+    pmu.counter(Counter::gp(0).unwrap())
+}
+
+#[test]
+fn which_selectors_count_an_emulated_instruction() {
+    let kernel = 0x42_00c0; // EN, OS, INST_RETIRED.ANY_P
+    let counts = [
+        (kernel, 1),
+        (kernel | EventSelector::EDGE, 1),
+        (kernel | EventSelector::INV, 1),
+        (kernel | 1 << 24, 1),
+        (kernel | 1 << 24 | EventSelector::INV, 0),
+        (kernel | 2 << 24, 0),
+        (kernel | 2 << 24 | EventSelector::INV, 0),
+        (kernel & !EventSelector::EN, 0),
+        (kernel & !EventSelector::OS, 0),
+        (kernel & !EventSelector::OS | EventSelector::USR, 0),
+        (kernel | EventSelector::USR, 1),
+        (kernel + 4, 0),      // branches
+        (kernel | 0x0100, 0), // another unit mask
+    ];
+    for (selector, count) in counts {
+        assert_eq!(emulate_one(selector), count, "{selector:#x}");
+    }
+}
+
+#[test]
+fn the_privilege_is_asked_only_if_it_matters() {
+    let mut pmu = guest(&FULL);
+    program(&mut pmu, 0x43_00c0);
+    let pmi = pmu.retire(Retired::Instruction, || unreachable!());
+    assert_eq!(pmi, Pmi::None);
+    assert_eq!(pmu.counter(Counter::gp(0).unwrap()), 1);
+}
+
+#[test]
+fn a_filtered_event_is_read_back_and_does_not_count() {
+    let mut pmu = guest(&FULL);
+    let register = Intel::register(pmu.model(), Msr::new(0x186)).unwrap();
+    let filter = Deny(Some(0xc0));
+    let written = pmu.write::<Intel>(register, 0x53_00c0, Initiator::Guest, &filter);
+    assert_eq!(written, Ok(()));
+    assert_eq!(read(&pmu, 0x186), Some(0x53_00c0));
+    assert!(pmu.programmed().is_empty() && !pmu.counts_instructions());
+    assert_eq!(pmu.retire(Retired::Instruction, || false), Pmi::None);
+    assert_eq!(read(&pmu, 0xc1), Some(0));
+
+    pmu.refilter::<Intel>(&AllowAll);
+    assert!(pmu.counts_instructions());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Invariant: KVM_GET_MSRS then KVM_SET_MSRS on a fresh vCPU is an identity.
+    #[test]
+    fn save_and_restore_is_an_identity(
+        writes in prop::collection::vec((0..34usize, any::<u64>(), any::<u64>()), 0..60),
+    ) {
+        let msrs = all_msrs();
+        let mut pmu = guest(&FULL);
+        for (index, value, mask) in writes {
+            // Faults are as good as writes here, but not too many of them.
+            let value = if mask & 1 == 0 { value } else { value & 0xf_0000_00ff };
+            let _ = write(&mut pmu, msrs[index % msrs.len()], value, Initiator::Host);
+        }
+
+        let saved: Vec<_> = msrs.iter().map(|msr| (*msr, read(&pmu, *msr).unwrap())).collect();
+        let mut fresh = guest(&FULL);
+        for (msr, value) in &saved {
+            prop_assert_eq!(write(&mut fresh, *msr, *value, Initiator::Host), Ok(()));
+        }
+        for (msr, value) in &saved {
+            prop_assert_eq!(read(&fresh, *msr), Some(*value), "{:#x}", msr);
+        }
+        prop_assert_eq!(fresh.programmed(), pmu.programmed());
+        prop_assert_eq!(fresh.hw_fixed_ctrl(), pmu.hw_fixed_ctrl());
+        prop_assert_eq!(fresh.counts_instructions(), pmu.counts_instructions());
+    }
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A hypervisor that gives one guest a mediated PMU, on two processors.
+
+use super::machine::Machine;
+use crate::{
+    caps::{HostPmu, HostVendor},
+    counter::Width,
+    filter::EventFilter,
+    guest::{GuestPmu, Initiator},
+    intel::Intel,
+    model::{CpuidLeaf, GuestConfig},
+    msr::{EventSelector, Msr},
+    pmi::{Lvtpc, Pmi},
+    retired::Retired,
+    switch,
+    vendor::Vendor,
+};
+
+/// What user space makes of a guest's PMU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Config {
+    pub(super) version: u32,
+    pub(super) gp: u32,
+    pub(super) fixed: u32,
+    pub(super) width: u32,
+    pub(super) full_width: bool,
+}
+
+impl GuestConfig for Config {
+    fn cpuid(&self, leaf: u32, _index: u32) -> Option<CpuidLeaf> {
+        (leaf == 0x0a).then_some(CpuidLeaf {
+            eax: self.width << 16 | self.gp << 8 | self.version,
+            edx: self.width << 5 | self.fixed,
+            ..CpuidLeaf::default()
+        })
+    }
+
+    fn perf_capabilities(&self) -> u64 {
+        u64::from(self.full_width) << 13
+    }
+}
+
+/// An event filter that denies one event, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Deny(pub(super) Option<u64>);
+
+impl EventFilter for Deny {
+    fn allows(&self, selector: EventSelector) -> bool {
+        self.0 != Some(u64::from(selector.event()))
+    }
+
+    fn allows_fixed(&self, _index: u8) -> bool {
+        true
+    }
+}
+
+/// A Sapphire Rapids without PERF_METRICS.
+pub(super) fn host() -> HostPmu {
+    HostPmu {
+        vendor: HostVendor::Intel,
+        mediated: true,
+        pmu_enabled: true,
+        entry_load_global_ctrl: true,
+        exit_load_global_ctrl: true,
+        exit_save_global_ctrl: true,
+        msr_bitmap: true,
+        rdpmc_exiting: true,
+        transactions: false,
+        version: 5,
+        gp: 8,
+        fixed: 4,
+        gp_width: Width::new(48),
+        fixed_width: Width::new(48),
+        events_mask_len: 8,
+        events_mask: 0,
+        perf_capabilities: 1 << 13,
+    }
+}
+
+pub(super) struct Vmm {
+    cpus: [Machine; 2],
+    cpu: usize,
+    pub(super) pmu: GuestPmu,
+    filter: Deny,
+    free: Vec<u32>,
+    lvtpc_masked: bool,
+    pmi_requested: bool,
+    /// PMIs that the guest's local APIC has accepted.
+    pub(super) pmis: u32,
+    pub(super) exits: u32,
+}
+
+impl Vmm {
+    /// A guest that is about to execute its first instruction.
+    pub(super) fn new(config: Config, filter: Deny) -> Self {
+        let model = Intel::model(&host(), &config);
+        let mut pmu = GuestPmu::default();
+        pmu.refresh(model);
+        let mut vmm = Self {
+            cpus: [Machine::host(), Machine::host()],
+            cpu: 0,
+            pmu,
+            filter,
+            free: Intel::intercepts(model.passthrough)
+                .filter(|(_, free)| *free)
+                .map(|(msr, _)| msr.address())
+                .collect(),
+            lvtpc_masked: true,
+            pmi_requested: false,
+            pmis: 0,
+            exits: 0,
+        };
+        vmm.enter();
+        vmm
+    }
+
+    pub(super) fn cpu(&mut self) -> &mut Machine {
+        &mut self.cpus[self.cpu]
+    }
+
+    /// WRMSRs that the hypervisor has done so far.
+    pub(super) fn writes(&self) -> u32 {
+        self.cpus.iter().map(|cpu| cpu.writes).sum()
+    }
+
+    fn enter(&mut self) {
+        if core::mem::take(&mut self.pmi_requested) && !self.lvtpc_masked {
+            self.lvtpc_masked = true;
+            self.pmis += 1;
+        }
+        let cpu = &mut self.cpus[self.cpu];
+        cpu.lvtpc_masked = self.lvtpc_masked;
+        let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
+        switch::load(&mut self.pmu, cpu, lvtpc);
+        assert_eq!(cpu.global_ctrl, 0, "counters on before VM-entry");
+        cpu.global_ctrl = cpu.vmcs_global_ctrl;
+    }
+
+    fn leave(&mut self) {
+        self.exits += 1;
+        let cpu = &mut self.cpus[self.cpu];
+        cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
+        let pmi = switch::put(&mut self.pmu, cpu);
+        // Hardware's own vector comes when interrupts go on, which is after `put`.
+        let vector = core::mem::take(&mut cpu.pmis) > 0;
+        self.pmi_requested |= vector || pmi == Pmi::Owed;
+        cpu.assert_host_finds_it_clean();
+    }
+
+    /// An exit that the guest does not notice.
+    pub(super) fn exit(&mut self, host: impl FnOnce(&mut Self)) {
+        self.leave();
+        host(self);
+        self.enter();
+    }
+
+    pub(super) fn migrate(&mut self) {
+        self.exit(|vmm| vmm.cpu ^= 1);
+    }
+
+    pub(super) fn host_uses_pmu(&mut self, noise: u64) {
+        self.exit(|vmm| vmm.cpus[vmm.cpu].used_by_host(noise));
+    }
+
+    pub(super) fn rdmsr(&mut self, msr: u32) -> Option<u64> {
+        if self.free.contains(&msr) {
+            return self.cpu().rdmsr(msr);
+        }
+        let mut value = None;
+        self.exit(|vmm| {
+            let register = Intel::register(vmm.pmu.model(), Msr::new(msr));
+            value = register.map(|r| vmm.pmu.read(r));
+        });
+        value
+    }
+
+    pub(super) fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()> {
+        if self.free.contains(&msr) {
+            return self.cpu().wrmsr(msr, value);
+        }
+        let mut written = None;
+        self.exit(|vmm| {
+            let register = Intel::register(vmm.pmu.model(), Msr::new(msr));
+            let filter = vmm.filter;
+            written = register.and_then(|r| {
+                vmm.pmu
+                    .write::<Intel>(r, value, Initiator::Guest, &filter)
+                    .ok()
+            });
+        });
+        written
+    }
+
+    pub(super) fn rdpmc(&mut self, ecx: u32) -> Option<u64> {
+        if self.pmu.model().passthrough.rdpmc {
+            return self.cpu().rdpmc(ecx);
+        }
+        let mut value = None;
+        self.exit(|vmm| {
+            let counter = Intel::rdpmc(vmm.pmu.model(), ecx);
+            value = counter.map(|c| vmm.pmu.counter(c));
+        });
+        value
+    }
+
+    /// The guest retires an instruction in hardware.
+    pub(super) fn run(&mut self, user: bool, branch: bool) {
+        self.cpu().retire(user, branch);
+        if self.cpu().pmis > 0 {
+            self.exit(|_| {});
+        }
+    }
+
+    /// As above, but the guest exits, and a PMI is too late to arrive as the guest's.
+    pub(super) fn run_and_exit(&mut self, user: bool, branch: bool) {
+        self.cpu().pmi_is_late = true;
+        self.cpu().retire(user, branch);
+        self.cpu().pmi_is_late = false;
+        self.exit(|_| {});
+    }
+
+    /// The guest's instruction exits, and is completed by the hypervisor.
+    pub(super) fn emulate(&mut self, user: bool, branch: bool) {
+        self.exit(|vmm| {
+            let mut owed = vmm.pmu.retire(Retired::Instruction, || user) == Pmi::Owed;
+            if branch {
+                owed |= vmm.pmu.retire(Retired::Branch, || user) == Pmi::Owed;
+            }
+            vmm.pmi_requested |= owed;
+        });
+    }
+
+    /// The guest writes its LVTPC.
+    pub(super) fn set_lvtpc(&mut self, masked: bool) {
+        self.exit(|vmm| vmm.lvtpc_masked = masked);
+    }
+
+    /// User space changes the event filter.
+    pub(super) fn set_filter(&mut self, filter: Deny) {
+        self.filter = filter;
+        self.exit(|vmm| vmm.pmu.refilter::<Intel>(&filter));
+    }
+}
