@@ -55,7 +55,7 @@ impl Hw for IntelPmu<'_> {
                 options(nomem, nostack, preserves_flags)
             )
         };
-        u64::from(high) << 32 | u64::from(low)
+        (u64::from(high) << 32) | u64::from(low)
     }
 
     fn set_counter(&mut self, counter: Counter, value: u64) {

@@ -28,7 +28,7 @@ const LEAF_PERFMON: u32 = 0x0a;
 /// CPUID leaf of extended features, with HLE and RTM in EBX.
 const LEAF_FEATURES: u32 = 7;
 /// HLE and RTM in CPUID.(EAX=7,ECX=0):EBX.
-const FEATURE_TRANSACTIONS: u32 = 1 << 4 | 1 << 11;
+const FEATURE_TRANSACTIONS: u32 = (1 << 4) | (1 << 11);
 
 /// Highest version that guests get.
 const GUEST_VERSION: u32 = 2;

@@ -32,7 +32,7 @@ pub fn decode(model: &Model, ecx: u32) -> Option<Counter> {
 pub const fn encode(counter: Counter) -> u32 {
     match counter.kind() {
         Kind::Gp(index) => index as u32,
-        Kind::Fixed(index) => TYPE_FIXED << 16 | index as u32,
+        Kind::Fixed(index) => (TYPE_FIXED << 16) | index as u32,
     }
 }
 

@@ -56,10 +56,11 @@ fn msr() -> impl Strategy<Value = u32> {
 /// Values that have a chance to be valid, and to matter.
 fn value() -> impl Strategy<Value = u64> {
     let event = prop_oneof![Just(0xc0u64), Just(0xc4u64)];
-    let selector = (event, 0..128u64, 0..3u64).prop_map(|(event, flags, mask)| {
-        // USR, OS, E, PC, INT in bits 20:16; EN in bit 22.
-        event | (flags & 0x1f) << 16 | (flags >> 5) << 22 & 1 << 22 | mask << 24
-    });
+    let selector =
+        (event, 0..32u64, any::<bool>(), 0..3u64).prop_map(|(event, flags, enable, mask)| {
+            // USR, OS, E, PC, INT in bits 20:16; EN in bit 22.
+            event | (flags << 16) | (u64::from(enable) << 22) | (mask << 24)
+        });
     prop_oneof![
         4 => selector,
         // Just before an overflow: of a full counter, of 32 bits.

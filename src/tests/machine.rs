@@ -94,10 +94,10 @@ impl Machine {
     pub(super) fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()> {
         let (gp, fixed) = (self.gp as u32, self.fixed as u32);
         let valid = |bits: u64| if value & !bits == 0 { Some(()) } else { None };
-        let status_valid = self.global_valid() | 3 << 62;
+        let status_valid = self.global_valid() | (3 << 62);
         match msr {
             0x38d => {
-                valid((0..self.fixed).fold(0, |v, n| v | 0xb << (4 * n)))?;
+                valid((0..self.fixed).fold(0, |v, n| v | (0xb << (4 * n))))?;
                 self.fixed_ctrl = value;
             }
             0x38f => {

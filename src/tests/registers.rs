@@ -310,13 +310,13 @@ fn which_selectors_count_an_emulated_instruction() {
         (kernel, 1),
         (kernel | EventSelector::EDGE, 1),
         (kernel | EventSelector::INV, 1),
-        (kernel | 1 << 24, 1),
-        (kernel | 1 << 24 | EventSelector::INV, 0),
-        (kernel | 2 << 24, 0),
-        (kernel | 2 << 24 | EventSelector::INV, 0),
+        (kernel | (1 << 24), 1),
+        (kernel | (1 << 24) | EventSelector::INV, 0),
+        (kernel | (2 << 24), 0),
+        (kernel | (2 << 24) | EventSelector::INV, 0),
         (kernel & !EventSelector::EN, 0),
         (kernel & !EventSelector::OS, 0),
-        (kernel & !EventSelector::OS | EventSelector::USR, 0),
+        ((kernel & !EventSelector::OS) | EventSelector::USR, 0),
         (kernel | EventSelector::USR, 1),
         (kernel + 4, 0),      // branches
         (kernel | 0x0100, 0), // another unit mask
