@@ -9,6 +9,7 @@ use crate::{
     guest::{GeneralProtection, GuestPmu, Initiator},
     intel::Intel,
     msr::Msr,
+    platform::Platform,
     pmi::{Lvtpc, Pmi},
     retired::Retired,
     switch,
@@ -17,17 +18,22 @@ use crate::{
         kvm::{self, HeldVcpu, InterceptedVcpu, OwnerVcpu, Public, Registration, Vcpu},
         params,
         perf::MediatedPmu,
-        pmu::IntelPmu,
     },
-    vendor::Vendor,
 };
 use core::marker::PhantomData;
 use kernel::{c_str, prelude::*, str::CStr};
 
 /// The module: while it exists, new virtual machines get a mediated PMU.
 pub struct Module {
-    /// `None` if the parameter `enable_mediated_pmu` is off.
-    _registration: Option<Registration<Mediated<Intel>>>,
+    _backend: Backend,
+}
+
+/// Which backend is registered.
+enum Backend {
+    /// None: the parameter `enable_mediated_pmu` is off.
+    None,
+    /// Intel's.
+    Intel(#[allow(dead_code)] Registration<Mediated<Intel>>),
 }
 
 impl kernel::Module for Module {
@@ -37,12 +43,12 @@ impl kernel::Module for Module {
                 "disabled by enable_mediated_pmu=0; virtual machines keep KVM's emulated PMU\n"
             );
             return Ok(Self {
-                _registration: None,
+                _backend: Backend::None,
             });
         }
         let host = kvm::host_pmu();
-        let registration = match host.vendor {
-            HostVendor::Intel => register::<Intel>(module, &host)?,
+        let backend = match host.vendor {
+            HostVendor::Intel => Backend::Intel(register(module, &host)?),
             HostVendor::Amd => {
                 pr_err!("not loaded: AMD processors are not supported yet\n");
                 return Err(not_supported());
@@ -52,20 +58,15 @@ impl kernel::Module for Module {
                 return Err(ENODEV);
             }
         };
-        Ok(Self {
-            _registration: Some(registration),
-        })
+        Ok(Self { _backend: backend })
     }
 }
 
 /// Registers the backend of vendor `V` on `host`, and logs what came of it: one line.
-fn register<V: Vendor>(
+fn register<V: Platform>(
     module: &'static ThisModule,
     host: &HostPmu,
-) -> Result<Registration<Mediated<V>>>
-where
-    Mediated<V>: kvm::Backend,
-{
+) -> Result<Registration<Mediated<V>>> {
     if let Err(missing) = caps::check(host, V::REQUIREMENTS) {
         pr_err!("not loaded: this host lacks {missing}\n");
         return Err(not_supported());
@@ -101,7 +102,7 @@ pub struct VcpuPmu {
     pmu: GuestPmu,
 }
 
-impl kvm::Backend for Mediated<Intel> {
+impl<V: Platform> kvm::Backend for Mediated<V> {
     const NAME: &'static CStr = c_str!("mediated");
 
     type VmData = MediatedPmu;
@@ -119,7 +120,7 @@ impl kvm::Backend for Mediated<Intel> {
     }
 
     fn refresh(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
-        let model = Intel::model(&data.host, vcpu);
+        let model = V::model(&data.host, vcpu);
         data.pmu.refresh(model);
         vcpu.publish(Public {
             version: model.version,
@@ -130,11 +131,11 @@ impl kvm::Backend for Mediated<Intel> {
     }
 
     fn is_valid_msr(data: &VcpuPmu, msr: Msr) -> bool {
-        Intel::register(data.pmu.model(), msr).is_some()
+        V::register(data.pmu.model(), msr).is_some()
     }
 
     fn get_msr(data: &VcpuPmu, msr: Msr, _host_initiated: bool) -> Result<u64, GeneralProtection> {
-        Intel::register(data.pmu.model(), msr)
+        V::register(data.pmu.model(), msr)
             .map(|register| data.pmu.read(register))
             .ok_or(GeneralProtection)
     }
@@ -146,30 +147,29 @@ impl kvm::Backend for Mediated<Intel> {
         value: u64,
         host_initiated: bool,
     ) -> Result<(), GeneralProtection> {
-        let register = Intel::register(data.pmu.model(), msr).ok_or(GeneralProtection)?;
+        let register = V::register(data.pmu.model(), msr).ok_or(GeneralProtection)?;
         let by = if host_initiated {
             Initiator::Host
         } else {
             Initiator::Guest
         };
         publishing_counts_instructions(vcpu, &mut data.pmu, |pmu| {
-            pmu.write::<Intel>(register, value, by, vcpu)
+            pmu.write::<V>(register, value, by, vcpu)
         })
     }
 
     fn rdpmc(data: &VcpuPmu, ecx: u32) -> Result<u64, GeneralProtection> {
-        Intel::rdpmc(data.pmu.model(), ecx)
+        V::rdpmc(data.pmu.model(), ecx)
             .map(|counter| data.pmu.counter(counter))
             .ok_or(GeneralProtection)
     }
 
-    /// On VMX the intercept comes before the fault.
-    fn rdpmc_faults(_data: &VcpuPmu, _ecx: u32) -> bool {
-        false
+    fn rdpmc_faults(data: &VcpuPmu, ecx: u32) -> bool {
+        V::RDPMC_FAULTS_FIRST && V::rdpmc(data.pmu.model(), ecx).is_none()
     }
 
     fn filter_changed(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
-        publishing_counts_instructions(vcpu, &mut data.pmu, |pmu| pmu.refilter::<Intel>(vcpu));
+        publishing_counts_instructions(vcpu, &mut data.pmu, |pmu| pmu.refilter::<V>(vcpu));
     }
 
     fn instruction_retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
@@ -182,19 +182,19 @@ impl kvm::Backend for Mediated<Intel> {
 
     fn set_intercepts(vcpu: &InterceptedVcpu<'_>, data: &VcpuPmu) {
         let model = data.pmu.model();
-        for (msr, free) in Intel::intercepts(model.passthrough) {
+        for (msr, free) in V::intercepts(model.passthrough) {
             vcpu.intercept_msr(msr, !free);
         }
         vcpu.intercept_rdpmc(!model.passthrough.rdpmc);
-        vcpu.switch_global_ctrl(model.exists());
+        V::set_controls(vcpu, model);
     }
 
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) {
-        switch::load(&mut data.pmu, &mut IntelPmu::new(vcpu), Lvtpc::new(lvtpc));
+        switch::load(&mut data.pmu, &mut V::pmu(vcpu), Lvtpc::new(lvtpc));
     }
 
     fn put(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu) {
-        deliver(vcpu, switch::put(&mut data.pmu, &mut IntelPmu::new(vcpu)));
+        deliver(vcpu, switch::put(&mut data.pmu, &mut V::pmu(vcpu)));
     }
 
     /// The vector comes from an overflow in the guest that has just left the processor.

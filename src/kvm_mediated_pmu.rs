@@ -5,11 +5,8 @@
 //! How to read this: [`model`] says what a guest's PMU consists of and [`guest`] what its registers
 //! do, [`intercepts`] what of it the guest accesses without an exit, [`filter`] what of it reaches
 //! hardware, and [`switch`] how it gets there and back. [`vendor`] is what differs between vendors and
-//! [`intel`] one of them. [`backend`] connects all this with KVM. `sys` holds the abstractions over the
-//! kernel, and all unsafe code.
-
-// What the pure part offers and one vendor alone does not use.
-#![allow(dead_code)]
+//! [`intel`] one of them; [`platform`] is where that meets hardware, and [`backend`] connects all this
+//! with KVM. `sys` holds the abstractions over the kernel, and all unsafe code.
 
 pub mod backend;
 pub mod caps;
@@ -20,6 +17,7 @@ pub mod intel;
 pub mod intercepts;
 pub mod model;
 pub mod msr;
+pub mod platform;
 pub mod pmi;
 pub mod rdpmc;
 pub mod retired;
