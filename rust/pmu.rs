@@ -43,19 +43,20 @@ impl<'a> IntelPmu<'a> {
 impl Hw for IntelPmu<'_> {
     #[inline(always)]
     fn counter(&self, counter: Counter) -> u64 {
-        let (low, high): (u32, u32);
-        // SAFETY: RDPMC reads a counter and touches neither memory nor flags. The host has all
-        // counters that a guest has, so it does not fault.
+        let (low, high): (u64, u64);
+        // SAFETY: RDPMC reads a counter into EDX:EAX, clears the upper halves of both registers, and
+        // touches neither memory nor flags. The host has all counters that a guest has, so it does not
+        // fault.
         unsafe {
             asm!(
                 "rdpmc",
                 in("ecx") rdpmc::encode(counter),
-                out("eax") low,
-                out("edx") high,
+                out("rax") low,
+                out("rdx") high,
                 options(nomem, nostack, preserves_flags)
             )
         };
-        (u64::from(high) << 32) | u64::from(low)
+        (high << 32) | low
     }
 
     fn set_counter(&mut self, counter: Counter, value: u64) {

@@ -143,6 +143,24 @@ impl CounterSet {
         }
     }
 
+    /// Calls `visit` for each counter of the set, in the order of [`Self::iter`].
+    ///
+    /// `visit` is compiled once for each counter there can be, with everything that depends on which
+    /// it is as a constant.  For the world switch; elsewhere [`Self::iter`] is as good and smaller.
+    #[inline(always)]
+    pub fn unrolled(self, mut visit: impl FnMut(Counter)) {
+        macro_rules! visit {
+            ($($kind:ident($index:literal))*) => {$(
+                if self.contains(Counter(Kind::$kind($index))) {
+                    visit(Counter(Kind::$kind($index)));
+                }
+            )*};
+        }
+        // INVARIANT: the indices are in range.
+        visit!(Gp(0) Gp(1) Gp(2) Gp(3) Gp(4) Gp(5) Gp(6) Gp(7));
+        visit!(Fixed(0) Fixed(1) Fixed(2) Fixed(3));
+    }
+
     /// The counters of the set, general-purpose before fixed, in ascending order.
     #[inline(always)]
     pub fn iter(self) -> Iter {
@@ -248,6 +266,14 @@ mod tests {
             assert!(CounterSet::ALL.contains(counter));
         }
         assert_eq!(slots, [1; MAX_COUNTERS]);
+
+        let some = CounterSet::from_bits(0x5_0000_0093);
+        let (mut visited, mut iterated) = (Vec::new(), Vec::new());
+        some.unrolled(|counter| visited.push(counter));
+        iterated.extend(some.iter());
+        assert_eq!(visited, iterated);
+        CounterSet::ALL.unrolled(|counter| slots[counter.slot()] += 1);
+        assert_eq!(slots, [2; MAX_COUNTERS]);
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl GuestPmu {
         data: u64,
         by: Initiator,
     ) -> Result<(), GeneralProtection> {
-        let mask = self.model.width(counter).guest.mask();
+        let mask = self.model.width(counter).mask();
         let value = match width {
             WriteWidth::Full => {
                 check(data, mask)?;

@@ -124,8 +124,8 @@ impl Vendor for Intel {
         let mut model = Model {
             version,
             counters,
-            gp_width: narrowed(leaf.gp_width(), caps.gp_width),
-            fixed_width: narrowed(leaf.fixed_width(), caps.fixed_width),
+            gp_width: CounterWidth::new(leaf.gp_width(), caps.gp_width),
+            fixed_width: CounterWidth::new(leaf.fixed_width(), caps.fixed_width),
             full_width_writes: config.perf_capabilities() & perf_capabilities::FW_WRITE != 0,
             selector_valid: SELECTOR_VALID,
             selector_hardware: SELECTOR_VALID & !EventSelector::PIN_CONTROL,
@@ -219,14 +219,6 @@ impl Perfmon {
     /// EDX\[12:5\].
     fn fixed_width(&self) -> Width {
         Width::new((self.0.edx >> 5) & 0xff)
-    }
-}
-
-/// A counter as wide as CPUID says, but no wider than the hardware's.
-fn narrowed(guest: Width, hardware: Width) -> CounterWidth {
-    CounterWidth {
-        guest: guest.min(hardware),
-        hardware,
     }
 }
 

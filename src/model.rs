@@ -38,31 +38,51 @@ pub trait GuestConfig {
 /// The width of a guest's counters, and of the hardware counters that they run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CounterWidth {
-    /// As the guest sees it.  Never above `hardware`.
-    pub guest: Width,
-    /// As the hardware has it.
-    pub hardware: Width,
+    guest: Width,
+    hardware: Width,
+    /// Bits that the guest's counters have.
+    mask: u64,
+    /// Bits that only the hardware counters have.
+    fill: u64,
 }
 
 impl CounterWidth {
-    /// The value that hardware must hold for the guest to have `value`.
+    /// Counters that are `guest` bits wide for the guest, or as wide as hardware's if these are
+    /// narrower.
+    pub fn new(guest: Width, hardware: Width) -> Self {
+        let guest = guest.min(hardware);
+        Self {
+            guest,
+            hardware,
+            mask: guest.mask(),
+            fill: hardware.mask() & !guest.mask(),
+        }
+    }
+
+    /// All bits of the guest's counters.
+    #[inline(always)]
+    pub const fn mask(self) -> u64 {
+        self.mask
+    }
+
+    /// The value that hardware must hold for the guest to have `value`, which is in [`Self::mask`].
     ///
     /// Where the guest's counter is the narrower one, the hardware bits above it are set, so that
     /// both overflow on the same event.
     #[inline(always)]
     pub const fn to_hardware(self, value: u64) -> u64 {
-        (value & self.guest.mask()) | (self.hardware.mask() & !self.guest.mask())
+        value | self.fill
     }
 
     /// The value that the guest has when hardware holds `value`.
     #[inline(always)]
     pub const fn from_hardware(self, value: u64) -> u64 {
-        value & self.guest.mask()
+        value & self.mask
     }
 
     /// Are both widths the same, so that the guest may access the hardware counter?
-    pub const fn is_native(self) -> bool {
-        self.guest.bits() == self.hardware.bits()
+    pub fn is_native(self) -> bool {
+        self.guest == self.hardware
     }
 }
 
@@ -154,22 +174,16 @@ mod tests {
 
     #[test]
     fn a_narrow_counter_overflows_where_the_guest_expects_it() {
-        let width = CounterWidth {
-            guest: Width::new(32),
-            hardware: Width::new(48),
-        };
+        let width = CounterWidth::new(Width::new(32), Width::new(48));
         let hardware = width.to_hardware(0xffff_fffe);
         assert_eq!(hardware, 0xffff_ffff_fffe);
-        assert_eq!((hardware + 2) & width.hardware.mask(), 0);
+        assert_eq!((hardware + 2) & ((1 << 48) - 1), 0);
         assert_eq!(width.from_hardware(hardware + 1), 0xffff_ffff);
     }
 
     #[test]
     fn a_native_counter_is_the_hardware_counter() {
-        let width = CounterWidth {
-            guest: Width::new(48),
-            hardware: Width::new(48),
-        };
+        let width = CounterWidth::new(Width::new(63), Width::new(48));
         assert!(width.is_native());
         for value in [0, 1, 0xdead, 0xffff_ffff_ffff] {
             assert_eq!(width.to_hardware(value), value);

@@ -114,9 +114,10 @@ pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     if pmu.model.passthrough.global {
         pmu.global_ctrl = global_ctrl & pmu.model.global_ctrl_valid;
     }
-    for counter in pmu.model.counters.iter() {
-        pmu.counters[counter.slot()] = pmu.model.width(counter).from_hardware(hw.counter(counter));
-    }
+    let (counters, model) = (&mut pmu.counters, &pmu.model);
+    model.counters.unrolled(|counter| {
+        counters[counter.slot()] = model.width(counter).from_hardware(hw.counter(counter));
+    });
     let pmi = put_status(pmu, hw);
     for counter in pmu.programmed().iter() {
         hw.set_selector(counter, EventSelector::OFF);
@@ -128,15 +129,13 @@ pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
 }
 
 fn load_counters(pmu: &GuestPmu, hw: &mut impl Hw) {
-    for counter in pmu.model.counters.iter() {
-        let value = pmu
-            .model
-            .width(counter)
-            .to_hardware(pmu.counters[counter.slot()]);
+    let (counters, model) = (&pmu.counters, &pmu.model);
+    model.counters.unrolled(|counter| {
+        let value = model.width(counter).to_hardware(counters[counter.slot()]);
         if hw.counter(counter) != value {
             hw.set_counter(counter, value);
         }
-    }
+    });
 }
 
 /// Makes hardware's status the guest's, whatever the host left there.
