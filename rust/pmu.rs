@@ -13,7 +13,7 @@ use core::arch::asm;
 
 /// An Intel PMU, version 4 or later with full-width writes.
 ///
-/// None of its registers can break memory safety: counters count, and an overflow raises an interrupt
+/// None of its registers can corrupt memory, since counters count, and an overflow raises an interrupt
 /// that the kernel handles. So the methods are safe; a value that a register does not take is
 /// reported by the kernel and dropped. The one thing that must hold is that the PMU is ours to
 /// change, which [`OwnerVcpu`] proves.

@@ -4,7 +4,7 @@
 
 use super::{
     machine::Machine,
-    vmm::{Config, Deny, Vmm},
+    vmm::{Config, Deny, Vmm, FULL},
 };
 use proptest::prelude::*;
 
@@ -38,6 +38,8 @@ enum Op {
     Migrate,
     /// The same, and the host uses the PMU.
     HostUse(u64),
+    /// The same, and another guest does.
+    OtherGuest(u64),
     /// User space denies this event, or none.
     Filter(Option<u64>),
 }
@@ -87,18 +89,12 @@ fn op() -> impl Strategy<Value = Op> {
         4 => any::<bool>().prop_map(|masked| Op::Lvtpc { masked }),
         2 => Just(Op::Migrate),
         2 => any::<u64>().prop_map(Op::HostUse),
+        2 => any::<u64>().prop_map(Op::OtherGuest),
         1 => prop_oneof![Just(None), Just(Some(0xc0)), Just(Some(0xc4))].prop_map(Op::Filter),
     ]
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    let full = Config {
-        version: 2,
-        gp: 8,
-        fixed: 4,
-        width: 48,
-        full_width: true,
-    };
     let any = (2..6u32, 0..9u32, 0..5u32, 31..49u32, any::<bool>()).prop_map(
         |(version, gp, fixed, width, full_width)| Config {
             version,
@@ -108,7 +104,7 @@ fn config() -> impl Strategy<Value = Config> {
             full_width,
         },
     );
-    prop_oneof![1 => Just(full), 1 => any]
+    prop_oneof![1 => Just(FULL), 1 => any]
 }
 
 /// The guest, and the machine that it must not differ from.
@@ -164,6 +160,7 @@ impl Pair {
             }
             Op::Migrate => guest.migrate(),
             Op::HostUse(noise) => guest.host_uses_pmu(noise),
+            Op::OtherGuest(noise) => guest.other_guest_runs(noise),
             Op::Filter(event) => {
                 guest.set_filter(Deny(event));
                 bare.denied_event = event;
@@ -211,13 +208,7 @@ proptest! {
 
 /// A guest with all counters, of which counter 0 and fixed counter 0 count instructions, with INT.
 fn counting_guest() -> Pair {
-    let mut pair = Pair::new(Config {
-        version: 2,
-        gp: 8,
-        fixed: 4,
-        width: 48,
-        full_width: true,
-    });
+    let mut pair = Pair::new(FULL);
     for op in [
         Op::Lvtpc { masked: false },
         Op::Wrmsr(0x186, 0x53_00c0),
@@ -249,13 +240,7 @@ fn global_ctrl_and_rdpmc_cost_no_exit() {
 
 #[test]
 fn an_exit_costs_no_write_when_nothing_counts() {
-    let mut pair = Pair::new(Config {
-        version: 2,
-        gp: 8,
-        fixed: 4,
-        width: 48,
-        full_width: true,
-    });
+    let mut pair = Pair::new(FULL);
     pair.run(&Op::Wrmsr(0x4c1, 1234));
     pair.guest.exit(|_| {});
     let writes = pair.guest.writes();

@@ -3,7 +3,7 @@
 //! Registers beyond what a bare machine of version 2 can tell: RESET, version 1, no PMU, user
 //! space's accesses, and the table of intercepts.
 
-use super::vmm::{host, Config, Deny};
+use super::vmm::{host, Config, Deny, FULL};
 use crate::{
     caps,
     counter::{Counter, CounterSet},
@@ -18,14 +18,6 @@ use crate::{
     vendor::Vendor,
 };
 use proptest::prelude::*;
-
-const FULL: Config = Config {
-    version: 2,
-    gp: 8,
-    fixed: 4,
-    width: 48,
-    full_width: true,
-};
 
 fn guest(config: &impl GuestConfig) -> GuestPmu {
     let mut pmu = GuestPmu::default();

@@ -41,6 +41,15 @@ impl GuestConfig for Config {
     }
 }
 
+/// A guest that has everything.
+pub(super) const FULL: Config = Config {
+    version: 2,
+    gp: 8,
+    fixed: 4,
+    width: 48,
+    full_width: true,
+};
+
 /// An event filter that denies one event, if any.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deny(pub(super) Option<u64>);
@@ -161,6 +170,37 @@ impl Vmm {
 
     pub(super) fn host_uses_pmu(&mut self, noise: u64) {
         self.exit(|vmm| vmm.cpus[vmm.cpu].used_by_host(noise));
+    }
+
+    /// Another guest with all counters on, and with a PMI that it takes along, runs meanwhile.
+    pub(super) fn other_guest_runs(&mut self, noise: u64) {
+        self.exit(|vmm| {
+            let mut other = GuestPmu::default();
+            other.refresh(Intel::model(&host(), &FULL));
+            let writes = (0x186..0x18e)
+                .map(|msr| (msr, 0x53_00c0))
+                .chain((0x4c1..0x4c9).map(|msr| (msr, noise.rotate_left(msr) & 0xffff_ffff_ffff)))
+                .chain([
+                    (0x4c1, 0xffff_ffff_ffff),
+                    (0x38d, 0xbbbb),
+                    (0x38f, 0xf_0000_00ff),
+                ]);
+            for (msr, value) in writes {
+                let register = Intel::register(other.model(), Msr::new(msr)).unwrap();
+                let by = Initiator::Guest;
+                let written = other.write::<Intel>(register, value, by, &Deny::default());
+                written.unwrap();
+            }
+            let cpu = &mut vmm.cpus[vmm.cpu];
+            cpu.lvtpc_masked = false;
+            switch::load(&mut other, cpu, Lvtpc::new(0));
+            cpu.global_ctrl = cpu.vmcs_global_ctrl;
+            cpu.retire(false, false);
+            cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
+            assert_eq!(switch::put(&mut other, cpu), Pmi::Owed);
+            assert_eq!(core::mem::take(&mut cpu.pmis), 1);
+            cpu.assert_host_finds_it_clean();
+        });
     }
 
     pub(super) fn rdmsr(&mut self, msr: u32) -> Option<u64> {
