@@ -109,3 +109,26 @@ use_toolchain() {
 }
 
 jobs_wanted() { printf '%s' "${JOBS:-$(nproc)}"; }
+
+# prepare: everything that a boot of the emulated host needs, module included;
+# sets HOST to the options of scripts/boot that put it there.
+prepare() {
+	local file
+	"$TOP/scripts/packages"
+	"$TOP/scripts/toolchain"
+	"$TOP/scripts/bochs"
+	"$TOP/scripts/kernel"
+	KDIR='' "$TOP/scripts/module"
+	"$TOP/scripts/rootfs" "$BUILD/rootfs.cpio"
+	HOST=(-k "$KOUT/bzImage" -i "$BUILD/rootfs.cpio" -x 'costs: enabled=1')
+	for file in "$KOUT"/virt/lib/irqbypass.ko "$KOUT"/arch/x86/kvm/kvm{,-intel,-amd}.ko \
+		"$BUILD/module-$FLAVOUR/kvm_mediated_pmu.ko"; do
+		[ ! -f "$file" ] || HOST+=(-f "lib/modules/$(basename "$file")=$file")
+	done
+}
+
+# What a kernel says on its console when something is wrong.
+ALARM='WARNING:|\bBUG\b|Oops|KASAN|INFO: |general protection|Call Trace|stall|unchecked MSR|possible circular|inconsistent lock'
+
+# alarms CONSOLE-LOG: print such lines; false if there are none.
+alarms() { grep -aE "$ALARM" "$1"; }

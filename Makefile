@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Two commands do everything: "make run" and "make test". See "make help".
+
+# CPU, NCPUS and the like given on the command line reach the scripts by the
+# environment.
+export CPU NCPUS DEBUG KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
+
+.PHONY: help run test check kernel module bochs selftests shell packages toolchain clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make run              a Linux guest under perf, on stock KVM and on the module, side by side'
+	@echo 'make test             everything that is tested; the last line is "N passed, N failed"'
+	@echo 'make check            what needs no kernel, in seconds: cargo test, fmt, clippy, checkpatch, shellcheck'
+	@echo 'make shell            a shell in the emulated host'
+	@echo 'make kernel           the patched kernel for the emulated host'
+	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'
+	@echo 'make bochs            the patched emulator'
+	@echo 'make selftests        the test programs'
+	@echo 'make packages         the Debian packages that all this needs'
+	@echo 'make toolchain        the pinned Rust and bindgen, in build/toolchain'
+	@echo 'make clean            remove build/'
+	@echo
+	@echo 'CPU=intel|amd         emulated processor (intel)    NCPUS=N      how many (2)'
+	@echo 'DEBUG=1               a kernel with lockdep, KASAN and PROVE_RCU'
+	@echo 'LINUX_TARBALL=FILE    Linux 6.18.15 that is there already; BOCHS_TARBALL=FILE: Bochs 3.0'
+	@echo 'GUEST_KERNEL=FILE     another bzImage for the guest; ROUNDS=N length of its workload (50)'
+	@echo 'TOOLCHAIN=DIR         a Rust 1.85.0 with library source, instead of fetching one'
+	@echo 'BUILD=DIR             where to build (build/); CACHE=DIR what is fetched (~/.cache/kvm-mediated-pmu)'
+	@echo 'JOBS=N                parallel jobs (all processors); LIMIT=SECONDS for the boot of "make run"'
+
+run:
+	@scripts/run
+
+test:
+	@scripts/test
+
+check:
+	@scripts/check
+
+shell:
+	@scripts/shell
+
+kernel: toolchain
+	@scripts/kernel -f
+
+module:
+	@[ -n "$(KDIR)" ] || { scripts/packages && scripts/toolchain && scripts/kernel; }
+	@scripts/module
+
+bochs: packages
+	@scripts/bochs -f
+
+selftests: packages
+	@scripts/selftests
+
+packages:
+	@scripts/packages
+
+toolchain: packages
+	@scripts/toolchain
+
+clean:
+	rm -rf build
