@@ -21,6 +21,9 @@
 
 static uint8_t guest_buf[GUEST_BUF_SIZE];
 
+/* vpmu_is_mediated(), for the guest. */
+static bool is_mediated;
+
 /* Nothing that leaves the guest. */
 DEFINE_LOOP_PAYLOAD(nop,
 	"nop\n\t",
@@ -170,20 +173,24 @@ static void guest_expect(const struct payload *p, const char *counter,
 static uint64_t guest_count_gp(const struct payload *p, uint64_t arg,
 			       uint32_t idx, uint64_t selector)
 {
-	guest_pmu_clear();
+	uint64_t count;
+
+	wrmsr(MSR_IA32_PERFCTR0 + idx, 0);
 	wrmsr(MSR_P6_EVNTSEL0 + idx, selector);
 	p->run(MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(idx), arg);
-	return _rdpmc(idx);
+	count = _rdpmc(idx);
+	wrmsr(MSR_P6_EVNTSEL0 + idx, 0);
+	return count;
 }
 
-/* One counter after the other, by IA32_PERF_GLOBAL_CTRL. */
-static void guest_each_gp(const struct payload *p, uint64_t arg)
+/* The first and the last counter, by IA32_PERF_GLOBAL_CTRL. */
+static void guest_some_gp(const struct payload *p, uint64_t arg)
 {
 	const uint64_t insns = VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED);
 	const uint64_t branches = VPMU_SEL_OS(INTEL_ARCH_BRANCHES_RETIRED);
 	unsigned int i;
 
-	for (i = 0; i < guest_nr_gp(); i++) {
+	for (i = 0; i < guest_nr_gp(); i += guest_nr_gp() - 1) {
 		guest_expect(p, "instructions on PMC", i,
 			     guest_count_gp(p, arg, i, insns), p->insns);
 		guest_expect(p, "branches on PMC", i,
@@ -194,10 +201,11 @@ static void guest_each_gp(const struct payload *p, uint64_t arg)
 /* By IA32_PERFEVTSEL0, a register that always exits. */
 static void guest_by_selector(const struct payload *p, uint64_t arg)
 {
-	guest_pmu_clear();
+	wrmsr(MSR_IA32_PERFCTR0, 0);
 	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(0));
 	p->run(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED), arg);
 	guest_expect(p, "instructions by selector on PMC", 0, _rdpmc(0), p->insns);
+	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, 0);
 }
 
 /* The fixed counter, by both of its switches. */
@@ -208,17 +216,19 @@ static void guest_fixed(const struct payload *p, uint64_t arg)
 	if (!guest_nr_fixed())
 		return;
 
-	guest_pmu_clear();
+	wrmsr(MSR_CORE_PERF_FIXED_CTR0, 0);
 	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, ctrl);
 	p->run(MSR_CORE_PERF_GLOBAL_CTRL, FIXED_PMC_GLOBAL_CTRL_ENABLE(0), arg);
 	guest_expect(p, "instructions on fixed counter", 0,
 		     _rdpmc(INTEL_RDPMC_FIXED), p->insns);
 
-	guest_pmu_clear();
+	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
+	wrmsr(MSR_CORE_PERF_FIXED_CTR0, 0);
 	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, FIXED_PMC_GLOBAL_CTRL_ENABLE(0));
 	p->run(MSR_CORE_PERF_FIXED_CTR_CTRL, ctrl, arg);
 	guest_expect(p, "instructions by FIXED_CTR_CTRL on fixed counter", 0,
 		     _rdpmc(INTEL_RDPMC_FIXED), p->insns);
+	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, 0);
 }
 
 /* All counters at once: even ones count instructions, odd ones branches. */
@@ -227,7 +237,10 @@ static void guest_all(const struct payload *p, uint64_t arg)
 	uint64_t fixed_ctrl = 0;
 	unsigned int i;
 
-	guest_pmu_clear();
+	for (i = 0; i < guest_nr_gp(); i++)
+		wrmsr(MSR_IA32_PERFCTR0 + i, 0);
+	for (i = 0; i < guest_nr_fixed(); i++)
+		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, 0);
 	for (i = 0; i < guest_nr_gp(); i++)
 		wrmsr(MSR_P6_EVNTSEL0 + i,
 		      VPMU_SEL_OS(i % 2 ? INTEL_ARCH_BRANCHES_RETIRED :
@@ -244,8 +257,12 @@ static void guest_all(const struct payload *p, uint64_t arg)
 	if (guest_nr_fixed())
 		guest_expect(p, "all at once on fixed counter", 0,
 			     _rdpmc(INTEL_RDPMC_FIXED), p->insns);
-	/* Cycles, reference cycles, slots: no exact figure, but not nothing. */
-	for (i = 1; i < guest_nr_fixed(); i++)
+	/*
+	 * Cycles, reference cycles, slots: no exact figure, but not nothing. An
+	 * emulated vPMU may find the host's counters taken, by the NMI watchdog
+	 * for one.
+	 */
+	for (i = 1; is_mediated && i < guest_nr_fixed(); i++)
 		__GUEST_ASSERT(_rdpmc(INTEL_RDPMC_FIXED | i),
 			       "%s: fixed counter %u did not count", p->name, i);
 }
@@ -262,10 +279,12 @@ static void guest_nothing(const struct payload *p, uint64_t arg)
 		     guest_count_gp(p, arg, 0, insns & ~ARCH_PERFMON_EVENTSEL_ENABLE), 0);
 
 	/* Enabled by its selector, but globally it is PMC1 that runs. */
-	guest_pmu_clear();
+	wrmsr(MSR_IA32_PERFCTR0, 0);
 	wrmsr(MSR_P6_EVNTSEL0, insns);
 	p->run(MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(1), arg);
 	guest_expect(p, "globally disabled PMC", 0, _rdpmc(0), 0);
+
+	wrmsr(MSR_P6_EVNTSEL0, 0);
 
 	/* Stopped, the count stays. */
 	guest_count_gp(p, arg, 0, insns);
@@ -282,11 +301,12 @@ static void guest_count(const struct payload *p, uint64_t arg, bool x2apic)
 		xapic_enable();
 	}
 
-	guest_each_gp(p, arg);
+	guest_pmu_clear();
+	guest_some_gp(p, arg);
 	guest_by_selector(p, arg);
 	guest_fixed(p, arg);
-	guest_all(p, arg);
 	guest_nothing(p, arg);
+	guest_all(p, arg);
 	GUEST_DONE();
 }
 
@@ -337,6 +357,8 @@ static void test_count(const FIXTURE_VARIANT(count) *variant,
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm = vpmu_vm_create(&vcpu, guest_count, config);
 
+	is_mediated = vpmu_is_mediated();
+	sync_global_to_guest(vm, is_mediated);
 	virt_map(vm, APIC_DEFAULT_GPA, APIC_DEFAULT_GPA, 1);
 	if (variant->payload == &payload_fault)
 		vpmu_install_naked_handler(vm, GP_VECTOR, gp_handler);

@@ -11,10 +11,10 @@
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
-#define NR_OPS		500
+#define NR_OPS		100
 
 /* Exits that a machine may take for reasons of its own while NR_OPS run. */
-#define SLACK_EXITS	(NR_OPS / 50)
+#define SLACK_EXITS	(NR_OPS / 20)
 
 enum op {
 	RDPMC_GP,

@@ -86,7 +86,7 @@ static void guest_wait(void)
 	int i;
 
 	sti_nop();
-	for (i = 0; i < 20; i++)
+	for (i = 0; i < 4; i++)
 		cpuid(0, &ignored, &ignored, &ignored, &ignored);
 	cli();
 }
@@ -199,9 +199,9 @@ static void guest_exact_on(const struct payload *p, uint64_t arg, const struct c
 	uint64_t n;
 
 	guest_select_insns(c, true);
-	for (n = 1; n <= 12; n++)
+	for (n = 1; n <= 7; n++)
 		guest_one_pmi(p, arg, c, n);
-	for (n = p->insns - 6; n <= p->insns + 3; n++)
+	for (n = p->insns - 2; n <= p->insns + 2; n++)
 		guest_one_pmi(p, arg, c, n);
 	guest_select_insns(c, false);
 }
@@ -210,14 +210,10 @@ static void guest_exact(const struct payload *p, uint64_t arg, bool nmi)
 {
 	struct counter fixed = guest_fixed_counter0();
 	struct counter gp;
-	unsigned int i;
 
 	guest_pmi_init(nmi);
-	/* The first and the last do for all. */
-	for (i = 0; i < guest_nr_gp(); i += guest_nr_gp() - 1) {
-		gp = guest_gp_counter(i);
-		guest_exact_on(p, arg, &gp);
-	}
+	gp = guest_gp_counter(guest_nr_gp() - 1);
+	guest_exact_on(p, arg, &gp);
 	guest_exact_on(p, arg, &fixed);
 	GUEST_DONE();
 }
