@@ -155,6 +155,9 @@ fn load_status(hw: &mut impl Hw, wanted: u64) {
 /// masked: hardware has raised one, which has arrived or will be requested by us. LVTPC counts as it
 /// was in hardware: an overflow behind the mask raises nothing, not even when the guest's exit is the
 /// one that takes the mask away.
+///
+/// An overflow does not show where the guest has left the bit of an earlier one set. Its PMI relies on
+/// hardware's vector alone, as it does on a bare machine.
 fn put_status(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     let loaded = pmu.global_status;
     if loaded == 0 && is_idle(pmu) {

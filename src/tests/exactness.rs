@@ -14,6 +14,10 @@ enum Op {
     Rdmsr(u32),
     Wrmsr(u32, u64),
     Rdpmc(u32),
+    /// The guest sets up two counters of instructions that are about to overflow, with interrupts.
+    Arm {
+        short_of_overflow: u64,
+    },
     /// So many instructions retire.
     Run {
         count: u8,
@@ -42,6 +46,20 @@ enum Op {
     OtherGuest(u64),
     /// User space denies this event, or none.
     Filter(Option<u64>),
+}
+
+/// See [`Op::Arm`].
+fn arm(short_of_overflow: u64) -> [Op; 6] {
+    let value = short_of_overflow.wrapping_neg() & 0xffff_ffff;
+    [
+        Op::Lvtpc { masked: false },
+        Op::Wrmsr(0x186, 0x53_00c0),
+        Op::Wrmsr(0x38d, 0xb),
+        // Sign-extended, whatever the width is.
+        Op::Wrmsr(0x0c1, value),
+        Op::Wrmsr(0x309, (1 << 48) - short_of_overflow),
+        Op::Wrmsr(0x38f, 0x1_0000_0001),
+    ]
 }
 
 /// Addresses of all PMU registers of a full guest, and of some that no guest has.
@@ -83,6 +101,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => msr().prop_map(Op::Rdmsr),
         16 => (msr(), value()).prop_map(|(msr, value)| Op::Wrmsr(msr, value)),
         6 => ecx.prop_map(Op::Rdpmc),
+        4 => (1..5u64).prop_map(|n| Op::Arm { short_of_overflow: n }),
         8 => (1..8u8, how()).prop_map(|(count, (user, branch))| Op::Run { count, user, branch }),
         4 => how().prop_map(|(user, branch)| Op::RunAndExit { user, branch }),
         4 => how().prop_map(|(user, branch)| Op::Emulate { user, branch }),
@@ -136,6 +155,12 @@ impl Pair {
                 "WRMSR {msr:#x}"
             ),
             Op::Rdpmc(ecx) => assert_eq!(guest.rdpmc(ecx), bare.rdpmc(ecx), "RDPMC {ecx:#x}"),
+            Op::Arm { short_of_overflow } => {
+                for op in arm(short_of_overflow) {
+                    self.run(&op);
+                }
+                return;
+            }
             Op::Run {
                 count,
                 user,
@@ -209,14 +234,9 @@ proptest! {
 /// A guest with all counters, of which counter 0 and fixed counter 0 count instructions, with INT.
 fn counting_guest() -> Pair {
     let mut pair = Pair::new(FULL);
-    for op in [
-        Op::Lvtpc { masked: false },
-        Op::Wrmsr(0x186, 0x53_00c0),
-        Op::Wrmsr(0x38d, 0xb),
-        Op::Wrmsr(0x38f, 0x1_0000_0001),
-    ] {
-        pair.run(&op);
-    }
+    pair.run(&Op::Arm {
+        short_of_overflow: 1000,
+    });
     pair
 }
 
@@ -295,4 +315,42 @@ fn an_overflow_behind_the_mask_raises_nothing_when_the_mask_goes() {
         pair.run(&op);
     }
     assert_eq!(pair.guest.pmis, 0);
+}
+
+#[test]
+fn an_emulated_instruction_overflows_like_any_other() {
+    let mut pair = counting_guest();
+    for op in [
+        Op::Wrmsr(0x4c1, (1 << 48) - 1),
+        Op::Emulate {
+            user: false,
+            branch: false,
+        },
+        Op::Rdmsr(0x38e),
+    ] {
+        pair.run(&op);
+    }
+    assert_eq!(pair.guest.pmis, 1);
+}
+
+#[test]
+fn a_status_that_is_cleared_without_an_exit_stays_cleared() {
+    let mut pair = counting_guest();
+    for op in [
+        Op::Wrmsr(0x4c1, (1 << 48) - 1),
+        Op::Run {
+            count: 1,
+            user: false,
+            branch: false,
+        },
+        // Nothing counts any more, but there is a status.
+        Op::Wrmsr(0x186, 0),
+        Op::Wrmsr(0x38d, 0),
+        Op::Rdmsr(0x38e),
+        Op::Wrmsr(0x390, 1),
+        Op::Migrate,
+        Op::Rdmsr(0x38e),
+    ] {
+        pair.run(&op);
+    }
 }

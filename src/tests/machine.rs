@@ -27,7 +27,8 @@ pub(super) struct Machine {
     pub(super) lvtpc_masked: bool,
     /// PMIs that the local APIC has accepted.
     pub(super) pmis: u32,
-    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.
+    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.  Only PMIs whose
+    /// status bit tells of them are ever late, see `switch::put()`.
     pub(super) pmi_is_late: bool,
     /// The VMCS field that VM-entry loads and VM-exit saves.
     pub(super) vmcs_global_ctrl: u64,
@@ -139,7 +140,8 @@ impl Machine {
 
     /// One instruction retires.
     pub(super) fn retire(&mut self, user: bool, branch: bool) {
-        let mut interrupt = false;
+        let status_before = self.status;
+        let mut interrupting = 0u64;
         for n in 0..self.gp {
             let selector = self.selectors[n];
             let event = selector & 0xffff;
@@ -148,33 +150,34 @@ impl Machine {
             let enabled = selector & (1 << 22) != 0 && selector & mode != 0;
             let enough = (selector >> 24) & 0xff <= 1;
             if happens && enabled && enough && self.denied_event != Some(event) {
-                interrupt |= self.count(n) && selector & (1 << 20) != 0;
+                interrupting |= self.count(n, selector & (1 << 20) != 0);
             }
         }
         let field = self.fixed_ctrl & 0xf;
         if self.fixed > 0 && field & (if user { 2 } else { 1 }) != 0 {
-            interrupt |= self.count(32) && field & 8 != 0;
+            interrupting |= self.count(32, field & 8 != 0);
         }
-        if interrupt {
+        let told_by_status = interrupting & !status_before != 0;
+        if interrupting != 0 && !(self.pmi_is_late && told_by_status) {
             self.interrupt();
         }
     }
 
-    /// Counts one event if the global control has it; true on overflow.
-    fn count(&mut self, bit: usize) -> bool {
+    /// Counts one event if the global control has it; its bit on an overflow that interrupts, or 0.
+    fn count(&mut self, bit: usize, interrupts: bool) -> u64 {
         if self.global_ctrl & (1 << bit) == 0 {
-            return false;
+            return 0;
         }
         self.counters[bit] = (self.counters[bit] + 1) & self.mask();
         if self.counters[bit] != 0 {
-            return false;
+            return 0;
         }
         self.status |= 1 << bit;
-        true
+        u64::from(interrupts) << bit
     }
 
     fn interrupt(&mut self) {
-        if self.lvtpc_masked || self.pmi_is_late {
+        if self.lvtpc_masked {
             return;
         }
         self.lvtpc_masked = true;
