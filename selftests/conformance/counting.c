@@ -145,14 +145,14 @@ static void check_interrupts(void)
 	MEASURE(COUNT_MASK,
 		"mov $0xfee00000, %%r15d; mov %%rbx, %%r14; movl $0, (%%r14); mov $0x1000000, %%esi; mov $0x1400000, %%edi;"
 		"mov $200000, %%ecx; movl $" STR(TIMER_TICKS) ", 0x380(%%r15); sti; rep movsb; cli");
-	ok(*interrupts > 5, "timer interrupts in REP MOVSB: enough of them (%u)", *interrupts);
+	ok(*interrupts > 0, "timer interrupts in REP MOVSB: there are some");
 	check_exact(10 + 4ull * *interrupts + MEASURE_OVERHEAD, *interrupts, "timer interrupts in REP MOVSB");
 
 	setup_exact(ALL_MODES);
 	MEASURE(COUNT_MASK,
 		"mov $0xfee00000, %%r15d; mov %%rbx, %%r14; movl $0, (%%r14); mov $0x1000000, %%edi; mov $200000, %%ecx;"
 		"mov $0x5a, %%eax; movl $" STR(TIMER_TICKS) ", 0x380(%%r15); sti; repne scasb; cli");
-	ok(*interrupts > 5, "timer interrupts in REPNE SCASB: enough of them (%u)", *interrupts);
+	ok(*interrupts > 0, "timer interrupts in REPNE SCASB: there are some");
 	check_exact(10 + 4ull * *interrupts + MEASURE_OVERHEAD, *interrupts, "timer interrupts in REPNE SCASB");
 	stop_timer();
 }
@@ -226,7 +226,7 @@ static void check_modes(void)
 	run_user(user_loop, SEL_USR);
 	user_rflags = 2;
 	stop_timer();
-	ok(*interrupts > 10, "timer interrupts in user mode: enough of them (%u)", *interrupts);
+	ok(*interrupts > 10, "timer interrupts in user mode: enough of them");
 	check_exact(3 + 300000 + 1, 100000 + 1, "USR only, with timer interrupts");
 }
 
