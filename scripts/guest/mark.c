@@ -6,7 +6,7 @@
 #include <sys/io.h>
 #include <unistd.h>
 
-#define DEBUGCON_PORT	0x402
+#define DEBUGCON_PORT	0xe9
 
 int main(int argc, char **argv)
 {
