@@ -424,6 +424,19 @@ static void check_posted_descriptor(void)
 	is_u64(vmread(VMCS_INSTRUCTION_ERROR), VMERR_BAD_CONTROLS, "posted-interrupt descriptor: control field");
 }
 
+/* A guest with IF 0 takes no interrupt, but one for the host makes it exit. */
+static void check_interrupt_with_if_0(void)
+{
+	vmx_controls(PIN_NMI_EXITING | PIN_EXT_INTR_EXITING, CPU_TPR_SHADOW, CPU2_VIRT_INTR_DELIVERY, 0, 0);
+	vmwrite(VMCS_GUEST_INTR_STATUS, 0x50);
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "IF 0: a virtual interrupt waits");
+	apic_write(APIC_ICR_LO, 0x40000 | VEC_PMI);
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_EXT_INTR, "IF 0: an external interrupt exits");
+	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_100_nops, "IF 0: the virtual one is not delivered instead");
+	vmwrite(VMCS_GUEST_INTR_STATUS, 0);
+	asm volatile("sti; nop; nop; cli");
+}
+
 static void check_la57(void)
 {
 	vmx_controls(PIN_NMI_EXITING, 0, 0, 0, 0);
@@ -449,6 +462,7 @@ void test_vmx(void)
 	check_rdpmc_exiting();
 	check_guest_pmi();
 	check_posted_descriptor();
+	check_interrupt_with_if_0();
 	check_la57();
 	vmx_exit();
 }
