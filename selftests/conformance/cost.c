@@ -39,8 +39,10 @@ static void check_hidden(void)
 	emucost_lock();
 	is_u64(emucost_data(), ABSENT, "cost counters: absent after they were locked");
 	ok(emucost_unlock(), "cost counters: unlocked again");
-	is_u64(emucost_read(0, ARRAY_SIZE(before)), ~0ull, "cost counters: no value beyond the last");
-	is_u64(emucost_read(MAX_CPUS, EMUCOST_HOST_INSNS), ~0ull, "cost counters: no CPU beyond the last");
+	is_u64(emucost_read(0, ARRAY_SIZE(before)), ~0ull,
+	       "cost counters: no value beyond the last");
+	is_u64(emucost_read(MAX_CPUS, EMUCOST_HOST_INSNS), ~0ull,
+	       "cost counters: no CPU beyond the last");
 }
 
 static void cost_of_nothing(void)
@@ -111,9 +113,11 @@ static void check_latch(void)
 	emucost_latch();
 	first = emucost_read(0, EMUCOST_HOST_WRMSR);
 	wrmsr(IA32_PMC0, 0);
-	is_u64(emucost_read(0, EMUCOST_HOST_WRMSR), first, "cost counters: values stay until the next latch");
+	is_u64(emucost_read(0, EMUCOST_HOST_WRMSR), first,
+	       "cost counters: values stay until the next latch");
 	emucost_latch();
-	is_u64(emucost_read(0, EMUCOST_HOST_WRMSR), first + 1, "cost counters: the next latch has it");
+	is_u64(emucost_read(0, EMUCOST_HOST_WRMSR), first + 1,
+	       "cost counters: the next latch has it");
 }
 
 static void check_pmis(void)
@@ -155,8 +159,10 @@ static void check_guest(void)
 	ok(grown(EMUCOST_HOST_INSNS) > 0, "cost counters: the host's are others");
 	is_u64(grown(EMUCOST_VMENTRIES), 1, "cost counters: VM-entries");
 	is_u64(grown(EMUCOST_VMEXITS), 1, "cost counters: VM-exits");
-	is_u64(grown(EMUCOST_EXIT_REASON0 + EXIT_REASON_VMCALL), 1, "cost counters: VM-exits by reason");
-	is_u64(grown(EMUCOST_EXIT_REASON0 + EXIT_REASON_CPUID), 0, "cost counters: no other reason");
+	is_u64(grown(EMUCOST_EXIT_REASON0 + EXIT_REASON_VMCALL), 1,
+	       "cost counters: VM-exits by reason");
+	is_u64(grown(EMUCOST_EXIT_REASON0 + EXIT_REASON_CPUID), 0,
+	       "cost counters: no other reason");
 	/* GLOBAL_CTRL twice: before the entry and after the exit. */
 	is_u64(grown(EMUCOST_HOST_WRMSR), 2, "cost counters: the host's WRMSRs");
 
@@ -165,7 +171,8 @@ static void check_guest(void)
 	vmx_run(guest_reads_cost, 0);
 	is_u64(*(u32 *)scratch, ABSENT, "cost counters: absent in the guest");
 	emucost_latch();
-	is_u64(emucost_read(0, EMUCOST_MAGIC), EMUCOST_MAGIC_VALUE, "cost counters: the guest cannot lock them");
+	is_u64(emucost_read(0, EMUCOST_MAGIC), EMUCOST_MAGIC_VALUE,
+	       "cost counters: the guest cannot lock them");
 	is_u64(grown(EMUCOST_HOST_WRMSR), 2, "cost counters: the guest's WRMSR is not the host's");
 	is_u64(grown(EMUCOST_HOST_RDPMC), 0, "cost counters: the guest's RDPMC is not the host's");
 	vmx_exit();

@@ -53,7 +53,8 @@ static void check_near_branches(void)
 	EXACT(1 + 2 * 100, 100, "loop with JNZ", "mov $100, %%ecx; 1: dec %%ecx; jnz 1b");
 	EXACT(1 + 100, 100, "LOOP", "mov $100, %%ecx; 1: loop 1b");
 	EXACT(1 + 3 * 100000, 100000, "long LOOP", "mov $100000, %%ecx; 1: nop; nop; loop 1b");
-	EXACT(1 + 50, 50, "LOOP with a 32-bit counter", "movabs $0x100000032, %%rcx; 1: .byte 0x67, 0xe2, 0xfd");
+	EXACT(1 + 50, 50, "LOOP with a 32-bit counter",
+	      "movabs $0x100000032, %%rcx; 1: .byte 0x67, 0xe2, 0xfd");
 	EXACT(2 + 10, 10, "LOOPE to its end", "xor %%eax, %%eax; mov $10, %%ecx; 1: loope 1b");
 	EXACT(3, 1, "LOOPE that ends at once", "cmp %%rsp, %%rax; mov $10, %%ecx; 1: loope 1b");
 	EXACT(2 + 10, 10, "LOOPNE to its end", "cmp %%rsp, %%rax; mov $10, %%ecx; 1: loopne 1b");
@@ -67,8 +68,10 @@ static void check_near_branches(void)
 
 static void check_far_branches(void)
 {
-	EXACT(4, 1, "far RET", "pushq $" STR(SEL_CODE64) "; lea 1f(%%rip), %%r8; push %%r8; lretq; nop; 1:");
-	EXACT(8, 1, "IRET", "mov %%rsp, %%r8; pushq $0; push %%r8; pushq $2; pushq $" STR(SEL_CODE64)
+	EXACT(4, 1, "far RET",
+	      "pushq $" STR(SEL_CODE64) "; lea 1f(%%rip), %%r8; push %%r8; lretq; nop; 1:");
+	EXACT(8, 1, "IRET",
+	      "mov %%rsp, %%r8; pushq $0; push %%r8; pushq $2; pushq $" STR(SEL_CODE64)
 	      "; lea 1f(%%rip), %%r9; push %%r9; iretq; nop; 1:");
 	set_gate(VEC_INT, quick_iret);
 	EXACT(2, 2, "INT n and IRET", "int $" STR(VEC_INT));
@@ -90,7 +93,8 @@ static void check_faults(void)
 	EXACT(1 + 3, 1, "#GP: a bad WRMSR does not retire", "mov $0xc9, %%ecx; wrmsr");
 	set_gate(VEC_GP, NULL);
 	set_gate(VEC_PF, quick_skip3_err);
-	EXACT(1 + 3, 1, "#PF: the access does not retire", "movabs $0x100000000, %%r8; mov (%%r8), %%al");
+	EXACT(1 + 3, 1, "#PF: the access does not retire",
+	      "movabs $0x100000000, %%r8; mov (%%r8), %%al");
 	set_gate(VEC_PF, quick_skip2_err);
 	EXACT(2 + 3, 1, "#PF in the middle of REP STOSB: does not retire",
 	      "mov $0xfffffff0, %%edi; mov $32, %%ecx; rep stosb");
@@ -102,8 +106,10 @@ static void check_rep(void)
 	EXACT(2, 0, "REP STOSB of 1000 bytes is one instruction", "mov $1000, %%ecx; rep stosb");
 	EXACT(2, 0, "REP STOSB of nothing is one instruction", "xor %%ecx, %%ecx; rep stosb");
 	EXACT(2, 0, "REP MOVSQ is one instruction", "mov $100, %%ecx; rep movsq");
-	EXACT(4, 0, "backward REP MOVSB is one instruction", "mov $100, %%ecx; std; rep movsb; cld");
-	EXACT(3, 0, "REPE CMPSB is one instruction", "mov %%rsi, %%rdi; mov $100, %%ecx; repe cmpsb");
+	EXACT(4, 0, "backward REP MOVSB is one instruction",
+	      "mov $100, %%ecx; std; rep movsb; cld");
+	EXACT(3, 0, "REPE CMPSB is one instruction",
+	      "mov %%rsi, %%rdi; mov $100, %%ecx; repe cmpsb");
 	EXACT(3, 0, "REPNE SCASB that ends early is one instruction",
 	      "movb $0x5a, 50(%%rdi); mov $0x5a, %%eax; repne scasb");
 }
@@ -139,21 +145,24 @@ static void check_interrupts(void)
 		"mov $0xfee00000, %%r15d; mov %%rbx, %%r14; movl $0, (%%r14); mov $100000, %%ecx;"
 		"movl $" STR(TIMER_TICKS) ", 0x380(%%r15); sti; 1: nop; nop; loop 1b; cli");
 	ok(*interrupts > 10, "timer interrupts in a loop: enough of them");
-	check_exact(7 + 300000 + 4ull * *interrupts + MEASURE_OVERHEAD, 100000 + *interrupts, "timer interrupts in a loop");
+	check_exact(7 + 300000 + 4ull * *interrupts + MEASURE_OVERHEAD, 100000 + *interrupts,
+		    "timer interrupts in a loop");
 
 	setup_exact(ALL_MODES);
 	MEASURE(COUNT_MASK,
 		"mov $0xfee00000, %%r15d; mov %%rbx, %%r14; movl $0, (%%r14); mov $0x1000000, %%esi; mov $0x1400000, %%edi;"
 		"mov $200000, %%ecx; movl $" STR(TIMER_TICKS) ", 0x380(%%r15); sti; rep movsb; cli");
 	ok(*interrupts > 0, "timer interrupts in REP MOVSB: there are some");
-	check_exact(10 + 4ull * *interrupts + MEASURE_OVERHEAD, *interrupts, "timer interrupts in REP MOVSB");
+	check_exact(10 + 4ull * *interrupts + MEASURE_OVERHEAD, *interrupts,
+		    "timer interrupts in REP MOVSB");
 
 	setup_exact(ALL_MODES);
 	MEASURE(COUNT_MASK,
 		"mov $0xfee00000, %%r15d; mov %%rbx, %%r14; movl $0, (%%r14); mov $0x1000000, %%edi; mov $200000, %%ecx;"
 		"mov $0x5a, %%eax; movl $" STR(TIMER_TICKS) ", 0x380(%%r15); sti; repne scasb; cli");
 	ok(*interrupts > 0, "timer interrupts in REPNE SCASB: there are some");
-	check_exact(10 + 4ull * *interrupts + MEASURE_OVERHEAD, *interrupts, "timer interrupts in REPNE SCASB");
+	check_exact(10 + 4ull * *interrupts + MEASURE_OVERHEAD, *interrupts,
+		    "timer interrupts in REPNE SCASB");
 	stop_timer();
 }
 
@@ -272,14 +281,16 @@ static void check_running(void)
 	u64 *seen = (u64 *)scratch;
 
 	setup_exact(ALL_MODES);
-	MEASURE(COUNT_MASK, "xor %%ecx, %%ecx; nop; rdpmc; mov %%eax, (%%rbx); rdpmc; mov %%eax, 8(%%rbx)");
+	MEASURE(COUNT_MASK,
+		"xor %%ecx, %%ecx; nop; rdpmc; mov %%eax, (%%rbx); rdpmc; mov %%eax, 8(%%rbx)");
 	is_u64((u32)seen[0], 2, "RDPMC reads what retired before it");
 	is_u64((u32)seen[1], 4, "RDPMC retires");
 	setup_exact(ALL_MODES);
 	MEASURE(COUNT_MASK, "nop; mov $" STR(IA32_PMC0) ", %%ecx; rdmsr; mov %%eax, (%%rbx)");
 	is_u64((u32)seen[0], 2, "RDMSR reads what retired before it");
 	setup_exact(ALL_MODES);
-	MEASURE(COUNT_MASK, "mov $" STR(IA32_A_PMC0) ", %%ecx; mov $100, %%eax; xor %%edx, %%edx; wrmsr;"
+	MEASURE(COUNT_MASK,
+		"mov $" STR(IA32_A_PMC0) ", %%ecx; mov $100, %%eax; xor %%edx, %%edx; wrmsr;"
 		"xor %%ecx, %%ecx; rdpmc; mov %%eax, (%%rbx)");
 	is_u64((u32)seen[0], 102, "a WRMSR to a running counter retires after it wrote");
 }
@@ -290,7 +301,8 @@ static void check_cycles(void)
 	setup_gp(2, EV_CYCLES | ALL_MODES);
 	setup_gp(3, EV_REF | ALL_MODES);
 	setup_gp(4, EV_SLOTS | ALL_MODES);
-	MEASURE(GLOBAL_ALL, "mov $10000, %%ecx; 1: nop; nop; nop; loop 1b; mov $4000, %%ecx; rep stosb");
+	MEASURE(GLOBAL_ALL,
+		"mov $10000, %%ecx; 1: nop; nop; nop; loop 1b; mov $4000, %%ecx; rep stosb");
 	ok(FIXED(1) >= FIXED(0), "there are at least as many cycles as instructions");
 	is_u64(GP(2), FIXED(1), "core cycles: GP and fixed counter agree");
 	is_u64(GP(3), FIXED(2), "reference cycles: GP and fixed counter agree");
@@ -320,7 +332,8 @@ static void check_model_events(void)
 
 	pmu_reset();
 	setup_gp(2, EV_BR_MISSES | ALL_MODES);
-	MEASURE(GLOBAL_ALL, "mov $1000, %%ecx; mov $12345, %%eax; 1: imul $1103515245, %%eax, %%eax; add $12345, %%eax;"
+	MEASURE(GLOBAL_ALL,
+		"mov $1000, %%ecx; mov $12345, %%eax; 1: imul $1103515245, %%eax, %%eax; add $12345, %%eax;"
 		"test $0x10000, %%eax; jz 2f; nop; 2: dec %%ecx; jnz 1b");
 	ok(GP(2) > 200 && GP(2) < 1000, "mispredicted branches: random ones are not (%lu)", GP(2));
 }

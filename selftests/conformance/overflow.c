@@ -92,7 +92,8 @@ static void check_exact_pmi(u32 lvtpc, const char *what)
 		setup_gp(0, EV_INSNS | SEL_OS | SEL_INT);
 		preset_gp(0, count);
 		asm volatile("sti");
-		MEASURE(GLOBAL_ALL, "lea 1f(%%rip), %%r8; mov %%r8, (%%rbx); 1: .rept 300; nop; .endr");
+		MEASURE(GLOBAL_ALL,
+			"lea 1f(%%rip), %%r8; mov %%r8, (%%rbx); 1: .rept 300; nop; .endr");
 		asm volatile("cli");
 		/* Two instructions stand before the sled. */
 		if (pmi_count != 1 || (count > 2 && pmi_rip[0] != *(u64 *)scratch + count - 2)) {
@@ -100,7 +101,8 @@ static void check_exact_pmi(u32 lvtpc, const char *what)
 			bad_at = count;
 		}
 	}
-	ok(!bad, "%s: arrives right after the instruction that overflows (%lu wrong, last %lu)", what, bad, bad_at);
+	ok(!bad,
+	   "%s: arrives right after the instruction that overflows (%lu wrong, last %lu)", what, bad, bad_at);
 }
 
 static void check_exact_branch_pmi(void)
@@ -121,7 +123,8 @@ static void check_exact_branch_pmi(void)
 	prepare_pmi(LVT_NMI);
 	setup_gp(0, EV_INSNS | SEL_OS | SEL_INT);
 	preset_gp(0, 2 + 3 * 50000);
-	MEASURE(GLOBAL_ALL, "mov $100000, %%ecx; 1: lea 1b(%%rip), %%r8; mov %%r8, (%%rbx); loop 1b");
+	MEASURE(GLOBAL_ALL,
+		"mov $100000, %%ecx; 1: lea 1b(%%rip), %%r8; mov %%r8, (%%rbx); loop 1b");
 	is_u64(pmi_rip[0], *(u64 *)scratch + 7, "instructions, NMI: in the middle of a long loop");
 	is_u64(pmi_count, 1, "only once");
 }
@@ -209,7 +212,8 @@ static void check_freeze(void)
 	is_u64(GP(1), 10, "frozen: nothing counts");
 	wrmsr(IA32_PERF_GLOBAL_CTRL, GLOBAL_ALL);
 	frozen = GP(1);
-	MEASURE_MSR(IA32_PERF_GLOBAL_STATUS_RESET, GLOBAL_ALL | STATUS_CTR_FRZ, ".rept 50; nop; .endr");
+	MEASURE_MSR(IA32_PERF_GLOBAL_STATUS_RESET, GLOBAL_ALL | STATUS_CTR_FRZ,
+		    ".rept 50; nop; .endr");
 	ok(GP(1) >= frozen + 50, "frozen: clearing CTR_FRZ thaws");
 	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), 0, "frozen: status is clear");
 
@@ -218,7 +222,8 @@ static void check_freeze(void)
 	setup_gp(0, EV_INSNS | SEL_OS);
 	preset_gp(0, 10);
 	MEASURE(GLOBAL_ALL, ".rept 50; nop; .endr");
-	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), BIT(0), "freeze on PMI: not by an overflow without INT");
+	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), BIT(0),
+	       "freeze on PMI: not by an overflow without INT");
 	is_u64(GP(0), 50 + MEASURE_OVERHEAD - 10, "freeze on PMI: and counting goes on");
 
 	pmu_reset();

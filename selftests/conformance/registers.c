@@ -33,13 +33,15 @@ static void check_reset_values(void)
 	unsigned int n;
 	u64 gp = 0, fixed = 0;
 
-	is_u64(rdmsr(IA32_PERF_GLOBAL_CTRL), GLOBAL_GP, "reset: GLOBAL_CTRL enables all GP counters");
+	is_u64(rdmsr(IA32_PERF_GLOBAL_CTRL), GLOBAL_GP,
+	       "reset: GLOBAL_CTRL enables all GP counters");
 	for (n = 0; n < NR_GP; n++)
 		gp |= rdmsr(IA32_PMC0 + n) | rdmsr(IA32_PERFEVTSEL0 + n);
 	for (n = 0; n < NR_FIXED; n++)
 		fixed |= rdmsr(IA32_FIXED_CTR0 + n);
 	is_u64(gp, 0, "reset: GP counters and selectors are 0");
-	is_u64(fixed | rdmsr(IA32_FIXED_CTR_CTRL), 0, "reset: fixed counters and their control are 0");
+	is_u64(fixed | rdmsr(IA32_FIXED_CTR_CTRL), 0,
+	       "reset: fixed counters and their control are 0");
 	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), 0, "reset: GLOBAL_STATUS is 0");
 	is_u64(rdmsr(IA32_DEBUGCTL), 0, "reset: DEBUGCTL is 0");
 }
@@ -87,7 +89,8 @@ static void check_absent(u32 msr, const char *name)
 {
 	u64 value;
 
-	ok(rdmsr_safe(msr, &value) == VEC_GP && wrmsr_safe(msr, 0) == VEC_GP, "%s: no such register", name);
+	ok(rdmsr_safe(msr, &value) == VEC_GP && wrmsr_safe(msr, 0) == VEC_GP,
+	   "%s: no such register", name);
 }
 
 static void check_read_only(u32 msr, const char *name)
@@ -103,10 +106,13 @@ static void check_legacy_counter(unsigned int n)
 	u32 msr = IA32_PMC0 + n;
 
 	wrmsr(msr, 0x12345678);
-	is_u64(rdmsr(IA32_A_PMC0 + n), 0x12345678, "IA32_A_PMC%u is another name of IA32_PMC%u", n, n);
+	is_u64(rdmsr(IA32_A_PMC0 + n), 0x12345678,
+	       "IA32_A_PMC%u is another name of IA32_PMC%u", n, n);
 	wrmsr(msr, 0x80000000);
-	is_u64(rdmsr(msr), 0xffff80000000, "IA32_PMC%u: bit 31 is extended to the counter's width", n);
-	ok(!wrmsr_safe(msr, 0xdeadbeef7fffffff) && rdmsr(msr) == 0x7fffffff, "IA32_PMC%u: the upper half of EDX:EAX is ignored", n);
+	is_u64(rdmsr(msr), 0xffff80000000,
+	       "IA32_PMC%u: bit 31 is extended to the counter's width", n);
+	ok(!wrmsr_safe(msr, 0xdeadbeef7fffffff) && rdmsr(msr) == 0x7fffffff,
+	   "IA32_PMC%u: the upper half of EDX:EAX is ignored", n);
 	wrmsr(IA32_A_PMC0 + n, 0xfedcba987654);
 	is_u64(rdmsr(msr), 0xfedcba987654, "IA32_PMC%u: reads all 48 bits", n);
 	wrmsr(msr, 0);
@@ -119,7 +125,8 @@ static void check_misc_enable(void)
 	is_u64(value & ro, ro, "IA32_MISC_ENABLE: perfmon available, no BTS, no PEBS");
 	wrmsr(IA32_MISC_ENABLE, value & ~ro);
 	is_u64(rdmsr(IA32_MISC_ENABLE), value, "IA32_MISC_ENABLE: these are read only");
-	ok(wrmsr_safe(IA32_MISC_ENABLE, value | BIT(63)) == VEC_GP, "IA32_MISC_ENABLE: #GP for a reserved bit");
+	ok(wrmsr_safe(IA32_MISC_ENABLE, value | BIT(63)) == VEC_GP,
+	   "IA32_MISC_ENABLE: #GP for a reserved bit");
 }
 
 static u64 user_vectors[2];
@@ -138,7 +145,8 @@ static void check_user_mode(void)
 {
 	set_gate(VEC_LEAVE_USER, leave_user);
 	enter_user(user_msr_access, user_stack + sizeof(user_stack) - 8);
-	ok(user_vectors[0] == VEC_GP && user_vectors[1] == VEC_GP, "user mode: #GP for RDMSR and WRMSR");
+	ok(user_vectors[0] == VEC_GP && user_vectors[1] == VEC_GP,
+	   "user mode: #GP for RDMSR and WRMSR");
 }
 
 static void check_inuse(void)
@@ -179,7 +187,8 @@ static void check_status(void)
 	wrmsr(IA32_PERF_GLOBAL_STATUS_SET, 0);
 	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), GLOBAL_ALL, "STATUS_SET of 0 clears nothing");
 	wrmsr(IA32_PERF_GLOBAL_STATUS_RESET, BIT(3) | BIT(33));
-	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), GLOBAL_ALL & ~(BIT(3) | BIT(33)), "STATUS_RESET clears what is asked for");
+	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), GLOBAL_ALL & ~(BIT(3) | BIT(33)),
+	       "STATUS_RESET clears what is asked for");
 	wrmsr(IA32_PERF_GLOBAL_STATUS_RESET, GLOBAL_ALL);
 	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), 0, "STATUS_RESET clears all");
 }
@@ -191,7 +200,8 @@ void test_registers(void)
 	check_cpuid();
 	check_reset_values();
 	pmu_reset();
-	is_u64(rdmsr(IA32_PERF_CAPABILITIES), BIT(13), "PERF_CAPABILITIES: full-width writes and nothing else");
+	is_u64(rdmsr(IA32_PERF_CAPABILITIES), BIT(13),
+	       "PERF_CAPABILITIES: full-width writes and nothing else");
 	for (n = 0; n < ARRAY_SIZE(controls); n++)
 		check_control(&controls[n]);
 	for (n = 0; n < NR_GP; n++)

@@ -239,7 +239,8 @@ static void check_guest_only(void)
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, 0);
 	setup_counters();
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "VMX: the guest runs");
-	is_u64(GP(0), 100, "guest counts: its instructions, not VMLAUNCH and not the VMCALL that exits");
+	is_u64(GP(0), 100,
+	       "guest counts: its instructions, not VMLAUNCH and not the VMCALL that exits");
 	is_u64(FIXED(0), 100, "guest counts: fixed counter");
 	is_u64(FIXED(1), 100, "guest counts: cycles");
 	is_u64(GP(1), 0, "guest counts: no branches");
@@ -312,7 +313,8 @@ static void check_save(void)
 	vmx_controls(PIN_NMI_EXITING, 0, 0, EXIT_LOAD_PERF_GLOBAL_CTRL, ENTRY_LOAD_PERF_GLOBAL_CTRL);
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, GLOBAL_ALL);
 	vmx_run(guest_set_ctrl, 0);
-	is_u64(vmread(VMCS_GUEST_PERF_GLOBAL_CTRL), GLOBAL_ALL, "without the save control the field stays");
+	is_u64(vmread(VMCS_GUEST_PERF_GLOBAL_CTRL), GLOBAL_ALL,
+	       "without the save control the field stays");
 }
 
 static void check_consistency(void)
@@ -321,14 +323,17 @@ static void check_consistency(void)
 	setup_counters();
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, BIT(2));
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, BIT(NR_GP));
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST, "entry fails: reserved bit in the guest's GLOBAL_CTRL");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
+	       "entry fails: reserved bit in the guest's GLOBAL_CTRL");
 	is_u64(vmx_exit_ctrl, BIT(2), "a failed entry loads the host's GLOBAL_CTRL");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, BIT(48));
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST, "entry fails: PERF_METRICS in the guest's GLOBAL_CTRL");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
+	       "entry fails: PERF_METRICS in the guest's GLOBAL_CTRL");
 	is_u64(GP(0), 0, "a failed entry counts nothing");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, 0);
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, BIT(36));
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMFAIL, "VMfail: reserved bit in the host's GLOBAL_CTRL");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMFAIL,
+	       "VMfail: reserved bit in the host's GLOBAL_CTRL");
 	is_u64(vmread(VMCS_INSTRUCTION_ERROR), VMERR_BAD_HOST_STATE, "VMfail: host-state field");
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, 0);
 
@@ -336,7 +341,8 @@ static void check_consistency(void)
 	vmx_controls(PIN_NMI_EXITING, 0, 0, 0, 0);
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, ~0ull);
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, ~0ull);
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "fields of controls that are off are not checked");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL,
+	       "fields of controls that are off are not checked");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, 0);
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, 0);
 }
@@ -348,10 +354,12 @@ static void check_debugctl(void)
 	setup_counters();
 	vmx_run(guest_read_debugctl, 0);
 	is_u64(*(u32 *)scratch, DEBUGCTL_FREEZE_PERFMON_ON_PMI, "VM-entry loads DEBUGCTL");
-	is_u64(vmread(VMCS_GUEST_DEBUGCTL), DEBUGCTL_FREEZE_PERFMON_ON_PMI, "VM-exit saves DEBUGCTL");
+	is_u64(vmread(VMCS_GUEST_DEBUGCTL), DEBUGCTL_FREEZE_PERFMON_ON_PMI,
+	       "VM-exit saves DEBUGCTL");
 	is_u64(rdmsr(IA32_DEBUGCTL), 0, "VM-exit clears DEBUGCTL");
 	vmwrite(VMCS_GUEST_DEBUGCTL, BIT(5));
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST, "entry fails: reserved bit in the guest's DEBUGCTL");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
+	       "entry fails: reserved bit in the guest's DEBUGCTL");
 	vmwrite(VMCS_GUEST_DEBUGCTL, 0);
 }
 
@@ -385,14 +393,16 @@ static void check_guest_pmi(void)
 		asm volatile("mov %%rsp, %%rax; pushq $" STR(SEL_DATA) "; push %%rax; pushf; pushq $" STR(SEL_CODE64)
 			     "; lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" : : : "rax", "memory", "cc");
 	}
-	ok(!bad, "guest PMI: NMI exits right after the instruction that overflows (%lu wrong)", bad);
+	ok(!bad,
+	   "guest PMI: NMI exits right after the instruction that overflows (%lu wrong)", bad);
 
 	setup_counters();
 	setup_gp(0, EV_INSNS | SEL_OS | SEL_INT);
 	wrmsr(IA32_A_PMC0, -50ull & WIDTH_MASK);
 	apic_write(APIC_LVTPC, VEC_PMI);
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_EXT_INTR, "guest PMI: fixed vector exits");
-	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_100_nops + 50, "guest PMI: at the right instruction");
+	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_100_nops + 50,
+	       "guest PMI: at the right instruction");
 	pmi_count = 0;
 	asm volatile("sti; nop; nop; cli");
 	is_u64(pmi_count, 1, "guest PMI: the host takes it");
@@ -418,10 +428,13 @@ static void check_posted_descriptor(void)
 	vmwrite(VMCS_POSTED_INTR_VECTOR, 0xf2);
 	vmwrite(VMCS_GUEST_INTR_STATUS, 0);
 	vmwrite(VMCS_POSTED_INTR_DESC, (u64)posted_desc + 64);
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "posted-interrupt descriptor: 64 byte aligned");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL,
+	       "posted-interrupt descriptor: 64 byte aligned");
 	vmwrite(VMCS_POSTED_INTR_DESC, (u64)posted_desc + 32);
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMFAIL, "posted-interrupt descriptor: 32 byte aligned");
-	is_u64(vmread(VMCS_INSTRUCTION_ERROR), VMERR_BAD_CONTROLS, "posted-interrupt descriptor: control field");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMFAIL,
+	       "posted-interrupt descriptor: 32 byte aligned");
+	is_u64(vmread(VMCS_INSTRUCTION_ERROR), VMERR_BAD_CONTROLS,
+	       "posted-interrupt descriptor: control field");
 }
 
 /* A guest with IF 0 takes no interrupt, but one for the host makes it exit. */
@@ -431,8 +444,10 @@ static void check_interrupt_with_if_0(void)
 	vmwrite(VMCS_GUEST_INTR_STATUS, 0x50);
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "IF 0: a virtual interrupt waits");
 	apic_write(APIC_ICR_LO, 0x40000 | VEC_PMI);
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_EXT_INTR, "IF 0: an external interrupt exits");
-	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_100_nops, "IF 0: the virtual one is not delivered instead");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_EXT_INTR,
+	       "IF 0: an external interrupt exits");
+	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_100_nops,
+	       "IF 0: the virtual one is not delivered instead");
 	vmwrite(VMCS_GUEST_INTR_STATUS, 0);
 	asm volatile("sti; nop; nop; cli");
 }
@@ -442,7 +457,8 @@ static void check_la57(void)
 	vmx_controls(PIN_NMI_EXITING, 0, 0, 0, 0);
 	vmwrite(VMCS_GUEST_CR3, (u64)pml5);
 	vmwrite(VMCS_GUEST_CR4, read_cr(4) | BIT(12));
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "a guest with 5-level paging under a host with 4 levels");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL,
+	       "a guest with 5-level paging under a host with 4 levels");
 	is_u64(read_cr(4) & BIT(12), 0, "the host has 4 levels again");
 	vmwrite(VMCS_GUEST_CR3, read_cr(3));
 	vmwrite(VMCS_GUEST_CR4, read_cr(4));
