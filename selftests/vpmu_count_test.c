@@ -15,9 +15,8 @@
 #define GUEST_BUF_SIZE	256
 #define GUEST_IRQ	0x51
 
-/* An MSR that does not exist. */
-#define BOGUS_MSR_STR	"0x4b564d00"
-#define BOGUS_MSR	0x4b564d00
+/* An MSR that does not exist, anywhere. */
+#define BOGUS_MSR_STR	"0x12345678"
 
 static uint8_t guest_buf[GUEST_BUF_SIZE];
 

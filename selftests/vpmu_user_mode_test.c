@@ -172,9 +172,16 @@ static struct counts guest_counts(const struct user_code *code, uint64_t rounds)
 
 static void guest_modes(const struct user_code *code)
 {
-	struct counts a = guest_counts(code, SHORT_ROUNDS);
-	struct counts b = guest_counts(code, LONG_ROUNDS);
 	const uint64_t rounds = LONG_ROUNDS - SHORT_ROUNDS;
+	struct counts a, b;
+
+	/*
+	 * Once for nothing: INT that finds its stack not mapped by the host yet
+	 * is delivered by VM-entry the second time, and does not retire then.
+	 */
+	guest_counts(code, SHORT_ROUNDS);
+	a = guest_counts(code, SHORT_ROUNDS);
+	b = guest_counts(code, LONG_ROUNDS);
 
 	GUEST_ASSERT_EQ(b.user_insns - a.user_insns, rounds * code->insns);
 	GUEST_ASSERT_EQ(b.user_branches - a.user_branches, rounds * code->branches);
