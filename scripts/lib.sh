@@ -110,6 +110,17 @@ use_toolchain() {
 
 jobs_wanted() { printf '%s' "${JOBS:-$(nproc)}"; }
 
+# apt_download PACKAGE[=VERSION]: the .deb into the working directory. If the
+# machine's package lists are not there or are old, with fresh ones of our own.
+apt_download() {
+	local lists=$BUILD/apt/lists
+	local options=(-q -o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=3)
+	apt-get "${options[@]}" download "$1" && return
+	mkdir -p "$lists/partial"
+	options+=(-o Dir::State::lists="$lists")
+	apt-get "${options[@]}" update && apt-get "${options[@]}" download "$1"
+}
+
 # prepare: everything that a boot of the emulated host needs, module included;
 # sets HOST to the options of scripts/boot that put it there.
 prepare() {
