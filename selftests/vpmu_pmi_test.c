@@ -56,6 +56,9 @@ static volatile struct {
 	uint64_t value;
 } pmi;
 
+/* vpmu_is_mediated(), for the guest. */
+static bool is_mediated;
+
 static void guest_pmi_handler(struct ex_regs *regs)
 {
 	pmi.value = _rdpmc(pmi.rdpmc_idx);
@@ -199,7 +202,11 @@ static void guest_exact_on(const struct payload *p, uint64_t arg, const struct c
 	uint64_t n;
 
 	guest_select_insns(c, true);
-	for (n = 1; n <= 7; n++)
+	/*
+	 * KVM's emulated vPMU has not looked at the selector's INT bit yet when
+	 * the very write that starts a counter makes it overflow.
+	 */
+	for (n = is_mediated ? 1 : 2; n <= 7; n++)
 		guest_one_pmi(p, arg, c, n);
 	for (n = p->insns - 2; n <= p->insns + 2; n++)
 		guest_one_pmi(p, arg, c, n);
@@ -340,6 +347,8 @@ static struct kvm_vm *create(struct kvm_vcpu **vcpu, void *guest_code,
 		config.nr_fixed = 1;
 	}
 	vm = vpmu_vm_create(vcpu, guest_code, &config);
+	is_mediated = vpmu_is_mediated();
+	sync_global_to_guest(vm, is_mediated);
 	vm_install_exception_handler(vm, variant->nmi ? NMI_VECTOR : PMI_VECTOR,
 				     guest_pmi_handler);
 	return vm;
@@ -377,8 +386,13 @@ TEST_F(pmi, exact_through_exits)
 	test_exact(variant, &payload_cpuid, 0);
 }
 
+/*
+ * The emulated vPMU loses overflows of very small counts on the way to user
+ * space and back: perf has no periods that short.
+ */
 TEST_F(pmi, exact_through_user_space)
 {
+	VPMU_REQUIRE_MEDIATED();
 	test_exact(variant, &payload_pio_user, 0);
 }
 
