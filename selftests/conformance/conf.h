@@ -66,6 +66,9 @@ typedef uint64_t u64;
 #define EV_BRANCHES	0x00c4
 #define EV_BR_MISSES	0x00c5
 #define EV_SLOTS	0x01a4
+#define EV_LOADS	0x81d0
+#define EV_STORES	0x82d0
+#define EV_MEM_ANY	0x83d0
 
 /* IA32_FIXED_CTR_CTRL */
 #define FIXED_OS	1ull

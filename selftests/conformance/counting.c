@@ -338,6 +338,26 @@ static void check_model_events(void)
 	ok(GP(2) > 200 && GP(2) < 1000, "mispredicted branches: random ones are not (%lu)", GP(2));
 }
 
+/* MEM_INST_RETIRED, the one event that is not architectural */
+static void check_memory(void)
+{
+	pmu_reset();
+	setup_gp(0, EV_LOADS | SEL_OS);
+	setup_gp(1, EV_STORES | SEL_OS);
+	setup_gp(2, EV_MEM_ANY | SEL_OS);
+	MEASURE(GLOBAL_ALL, ".rept 10; mov (%%rbx), %%eax; .endr; .rept 5; mov %%eax, (%%rbx); .endr;"
+		".rept 3; incl (%%rbx); .endr; nop; nop");
+	is_u64(GP(0), 13, "loads");
+	is_u64(GP(1), 8, "stores");
+	is_u64(GP(2), 18, "loads and stores");
+	pmu_reset();
+	setup_gp(0, EV_LOADS | SEL_OS);
+	setup_gp(1, EV_STORES | SEL_OS);
+	MEASURE(GLOBAL_ALL, "push %%rax; push %%rax; pop %%rax; call 1f; jmp 2f; 1: ret; 2: pop %%rax");
+	is_u64(GP(0), 3, "loads of POP and RET");
+	is_u64(GP(1), 3, "stores of PUSH and CALL");
+}
+
 static void check_qualifiers(void)
 {
 	pmu_reset();
@@ -397,5 +417,6 @@ void test_counting(void)
 	check_running();
 	check_cycles();
 	check_model_events();
+	check_memory();
 	check_qualifiers();
 }
