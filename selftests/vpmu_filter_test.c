@@ -39,19 +39,6 @@ struct expectation {
 
 static struct expectation expect;
 
-static uint64_t guest_program(void)
-{
-	unsigned int i;
-
-	guest_pmu_clear();
-	for (i = 0; i < guest_nr_gp(); i++)
-		wrmsr(MSR_P6_EVNTSEL0 + i,
-		      VPMU_SEL_OS(i % 2 ? INTEL_ARCH_BRANCHES_RETIRED :
-					  INTEL_ARCH_INSTRUCTIONS_RETIRED));
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
-	return guest_gp_mask() | FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
-}
-
 static void guest_expect_readback(void)
 {
 	unsigned int i;
@@ -78,7 +65,7 @@ static void guest_expect_counts(const struct payload *p)
 
 static void guest_run(const struct payload *p)
 {
-	uint64_t on = guest_program();
+	uint64_t on = guest_select_all();
 
 	guest_expect_readback();
 	p->run(MSR_CORE_PERF_GLOBAL_CTRL, on, 0);
@@ -100,7 +87,7 @@ static void guest_changes(void)
 {
 	const struct payload *p = &payload_two_halves;
 	const uint64_t half = p->insns / 2;
-	uint64_t on = guest_program();
+	uint64_t on = guest_select_all();
 	uint64_t count;
 
 	p->run(MSR_CORE_PERF_GLOBAL_CTRL, on, 0);

@@ -42,19 +42,6 @@ static void guest_pmi_handler(struct ex_regs *regs)
 	x2apic_write_reg(APIC_EOI, 0);
 }
 
-static uint64_t guest_config_all(void)
-{
-	unsigned int i;
-
-	guest_pmu_clear();
-	for (i = 0; i < guest_nr_gp(); i++)
-		wrmsr(MSR_P6_EVNTSEL0 + i,
-		      VPMU_SEL_OS(i % 2 ? INTEL_ARCH_BRANCHES_RETIRED :
-					  INTEL_ARCH_INSTRUCTIONS_RETIRED));
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
-	return guest_gp_mask() | FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
-}
-
 static void guest_expect_all(const struct payload *p)
 {
 	unsigned int i;
@@ -69,7 +56,7 @@ static void guest_expect_all(const struct payload *p)
 static void guest_count(const struct payload *p)
 {
 	for (;;) {
-		p->run(MSR_CORE_PERF_GLOBAL_CTRL, guest_config_all(), 0);
+		p->run(MSR_CORE_PERF_GLOBAL_CTRL, guest_select_all(), 0);
 		guest_expect_all(p);
 		GUEST_SYNC(0);
 	}

@@ -551,15 +551,9 @@ TEST_F(msr, save_restore)
 static void guest_counting(void)
 {
 	const struct payload *p = &payload_pio_user;
-	uint64_t on = guest_gp_mask() | FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
+	uint64_t on = guest_select_all();
 	unsigned int i;
 
-	guest_pmu_clear();
-	for (i = 0; i < guest_nr_gp(); i++)
-		wrmsr(MSR_P6_EVNTSEL0 + i,
-		      VPMU_SEL_OS(i % 2 ? INTEL_ARCH_BRANCHES_RETIRED :
-					  INTEL_ARCH_INSTRUCTIONS_RETIRED));
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
 	p->run(MSR_CORE_PERF_GLOBAL_CTRL, on, 0);
 	for (i = 0; i < guest_nr_gp(); i++)
 		__GUEST_ASSERT(_rdpmc(i) == (i % 2 ? p->branches : p->insns),

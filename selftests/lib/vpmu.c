@@ -249,3 +249,16 @@ void guest_pmu_clear(void)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, 0);
 	wrmsr(MSR_CORE_PERF_GLOBAL_OVF_CTRL, guest_gp_mask() | guest_fixed_mask());
 }
+
+uint64_t guest_select_all(void)
+{
+	unsigned int i;
+
+	guest_pmu_clear();
+	for (i = 0; i < guest_nr_gp(); i++)
+		wrmsr(MSR_P6_EVNTSEL0 + i,
+		      VPMU_SEL_OS(i % 2 ? INTEL_ARCH_BRANCHES_RETIRED :
+					  INTEL_ARCH_INSTRUCTIONS_RETIRED));
+	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
+	return guest_gp_mask() | FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
+}

@@ -108,6 +108,13 @@ int vpmu_module_unload(void);
 /* Guest: all registers of a version 2 PMU to zero. */
 void guest_pmu_clear(void);
 
+/*
+ * Guest: all general-purpose counters count in kernel mode, instructions and
+ * branches by turns, and so does fixed counter 0.  Returns the value of
+ * GLOBAL_CTRL that sets them going.
+ */
+uint64_t guest_select_all(void);
+
 /* Guest: what CPUID says. */
 static inline uint32_t guest_nr_gp(void)
 {
