@@ -156,8 +156,9 @@ fn load_status(hw: &mut impl Hw, wanted: u64) {
 /// was in hardware: an overflow behind the mask raises nothing, not even when the guest's exit is the
 /// one that takes the mask away.
 ///
-/// An overflow does not show where the guest has left the bit of an earlier one set. Its PMI relies on
-/// hardware's vector alone, as it does on a bare machine.
+/// An overflow does not show where `load` has set the bit of an earlier one, even if the guest has
+/// cleared that since, of which no exit tells. Its PMI relies on hardware's vector alone, as it does on
+/// a bare machine.
 fn put_status(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     let loaded = pmu.global_status;
     if loaded == 0 && is_idle(pmu) {

@@ -27,9 +27,11 @@ pub(super) struct Machine {
     pub(super) lvtpc_masked: bool,
     /// PMIs that the local APIC has accepted.
     pub(super) pmis: u32,
-    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.  Only PMIs whose
-    /// status bit tells of them are ever late, see `switch::put()`.
+    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.  Only PMIs of
+    /// which a status bit tells that was clear at VM-entry are ever late, see `switch::put()`.
     pub(super) pmi_is_late: bool,
+    /// The status as of the last VM-entry.
+    entry_status: u64,
     /// The VMCS field that VM-entry loads and VM-exit saves.
     pub(super) vmcs_global_ctrl: u64,
     /// WRMSRs, but for the ones of the guest.
@@ -52,6 +54,7 @@ impl Machine {
             lvtpc_masked: true,
             pmis: 0,
             pmi_is_late: false,
+            entry_status: 0,
             vmcs_global_ctrl: 0,
             writes: 0,
         }
@@ -138,9 +141,14 @@ impl Machine {
         }
     }
 
+    /// VM-entry: the guest's counters are on.
+    pub(super) fn vm_entry(&mut self) {
+        self.global_ctrl = self.vmcs_global_ctrl;
+        self.entry_status = self.status;
+    }
+
     /// One instruction retires.
     pub(super) fn retire(&mut self, user: bool, branch: bool) {
-        let status_before = self.status;
         let mut interrupting = 0u64;
         for n in 0..self.gp {
             let selector = self.selectors[n];
@@ -157,7 +165,7 @@ impl Machine {
         if self.fixed > 0 && field & (if user { 2 } else { 1 }) != 0 {
             interrupting |= self.count(32, field & 8 != 0);
         }
-        let told_by_status = interrupting & !status_before != 0;
+        let told_by_status = interrupting & !self.entry_status != 0;
         if interrupting != 0 && !(self.pmi_is_late && told_by_status) {
             self.interrupt();
         }

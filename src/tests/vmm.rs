@@ -143,7 +143,7 @@ impl Vmm {
         let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
         switch::load(&mut self.pmu, cpu, lvtpc);
         assert_eq!(cpu.global_ctrl, 0, "counters on before VM-entry");
-        cpu.global_ctrl = cpu.vmcs_global_ctrl;
+        cpu.vm_entry();
     }
 
     fn leave(&mut self) {
@@ -194,7 +194,7 @@ impl Vmm {
             let cpu = &mut vmm.cpus[vmm.cpu];
             cpu.lvtpc_masked = false;
             switch::load(&mut other, cpu, Lvtpc::new(0));
-            cpu.global_ctrl = cpu.vmcs_global_ctrl;
+            cpu.vm_entry();
             cpu.retire(false, false);
             cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
             assert_eq!(switch::put(&mut other, cpu), Pmi::Owed);
