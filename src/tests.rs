@@ -9,5 +9,6 @@
 
 mod exactness;
 mod machine;
+mod random;
 mod registers;
 mod vmm;

@@ -4,9 +4,11 @@
 
 use super::{
     machine::Machine,
+    random,
     vmm::{Config, Deny, Vmm, FULL},
 };
 use proptest::prelude::*;
+use std::{cell::Cell, env};
 
 /// What a guest, or the world around it, does.
 #[derive(Clone, Debug)]
@@ -215,20 +217,20 @@ fn run(config: Config, ops: &[Op]) {
     pair.compare_all();
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 500,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+/// How many cases are tried where nobody asks for more, and how many operations that has to be.
+const CASES: u32 = 5000;
+const OPERATIONS: usize = 100_000;
 
-    #[test]
-    fn a_guest_sees_what_bare_metal_shows(
-        config in config(),
-        ops in prop::collection::vec(op(), 1..120),
-    ) {
+#[test]
+fn a_guest_sees_what_bare_metal_shows() {
+    let tried = Cell::new(0);
+    let programs = (config(), prop::collection::vec(op(), 1..120));
+    random::check(CASES, &programs, |(config, ops)| {
+        tried.set(tried.get() + ops.len());
         run(config, &ops);
-    }
+    });
+    println!("{} operations", tried.get());
+    assert!(env::var_os("CASES").is_some() || tried.get() >= OPERATIONS);
 }
 
 /// A guest with all counters, of which counter 0 and fixed counter 0 count instructions, with INT.
