@@ -16,7 +16,7 @@
 
 use super::{bindings, irq::IrqsOff, perf::GuestContext};
 use crate::{
-    caps::{GuestCaps, HostPmu, HostVendor},
+    caps::{HostPmu, HostVendor, PmuCaps},
     counter::Width,
     filter::EventFilter,
     guest::GeneralProtection,
@@ -63,14 +63,16 @@ pub fn host_pmu() -> HostPmu {
         rdpmc_exiting: has(bindings::kvm_vpmu_host_flags_KVM_VPMU_HOST_RDPMC_EXITING),
         // SAFETY: The function only looks at the processor's feature bits.
         transactions: unsafe { bindings::kmp_host_has_transactions() },
-        version: caps.version,
-        gp: caps.num_counters_gp,
-        fixed: caps.num_counters_fixed,
-        gp_width: Width::new(caps.bit_width_gp),
-        fixed_width: Width::new(caps.bit_width_fixed),
-        events_mask_len: caps.events_mask_len,
-        events_mask: caps.events_mask,
-        perf_capabilities: caps.perf_capabilities,
+        pmu: PmuCaps {
+            version: caps.version,
+            gp: caps.num_counters_gp,
+            fixed: caps.num_counters_fixed,
+            gp_width: Width::new(caps.bit_width_gp),
+            fixed_width: Width::new(caps.bit_width_fixed),
+            events_mask_len: caps.events_mask_len,
+            events_mask: caps.events_mask,
+            perf_capabilities: caps.perf_capabilities,
+        },
     }
 }
 
@@ -383,7 +385,7 @@ impl<T: Backend> Registration<T> {
     /// # Errors
     ///
     /// `EBUSY` if there is a backend already, `ENODEV` without a vendor module of KVM, `ENOMEM`.
-    pub fn new(module: &'static ThisModule, caps: &GuestCaps) -> Result<Self> {
+    pub fn new(module: &'static ThisModule, caps: &PmuCaps) -> Result<Self> {
         let backend = KBox::new(
             bindings::kvm_vpmu_backend {
                 owner: module.as_ptr().cast(),
@@ -410,7 +412,7 @@ impl<T: Backend> Drop for Registration<T> {
     }
 }
 
-fn to_c(caps: &GuestCaps) -> bindings::kvm_vpmu_guest_caps {
+fn to_c(caps: &PmuCaps) -> bindings::kvm_vpmu_guest_caps {
     bindings::kvm_vpmu_guest_caps {
         version: caps.version,
         num_counters_gp: caps.gp,

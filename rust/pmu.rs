@@ -40,23 +40,29 @@ impl<'a> IntelPmu<'a> {
     }
 }
 
+/// Reads what RDPMC reads with this `ecx`, which must be something that a guest has.
+#[inline(always)]
+fn read_pmc(ecx: u32) -> u64 {
+    let (low, high): (u64, u64);
+    // SAFETY: RDPMC reads into EDX:EAX, clears the upper halves of both registers, and touches neither
+    // memory nor flags. The host has everything that a guest has, so it does not fault; if it did, the
+    // kernel would stop here and break no memory safety.
+    unsafe {
+        asm!(
+            "rdpmc",
+            in("ecx") ecx,
+            out("rax") low,
+            out("rdx") high,
+            options(nomem, nostack, preserves_flags)
+        )
+    };
+    (high << 32) | low
+}
+
 impl Hw for IntelPmu<'_> {
     #[inline(always)]
     fn counter(&self, counter: Counter) -> u64 {
-        let (low, high): (u64, u64);
-        // SAFETY: RDPMC reads a counter into EDX:EAX, clears the upper halves of both registers, and
-        // touches neither memory nor flags. The host has all counters that a guest has, so it does not
-        // fault.
-        unsafe {
-            asm!(
-                "rdpmc",
-                in("ecx") rdpmc::encode(counter),
-                out("rax") low,
-                out("rdx") high,
-                options(nomem, nostack, preserves_flags)
-            )
-        };
-        (high << 32) | low
+        read_pmc(rdpmc::encode(counter))
     }
 
     fn set_counter(&mut self, counter: Counter, value: u64) {
@@ -65,6 +71,15 @@ impl Hw for IntelPmu<'_> {
             Kind::Fixed(index) => Msr::IA32_FIXED_CTR0.nth(index.into()),
         };
         self.write(msr, value);
+    }
+
+    #[inline(always)]
+    fn metrics(&self) -> u64 {
+        read_pmc(rdpmc::METRICS)
+    }
+
+    fn set_metrics(&mut self, value: u64) {
+        self.write(Msr::IA32_PERF_METRICS, value);
     }
 
     fn set_selector(&mut self, counter: Counter, selector: EventSelector) {

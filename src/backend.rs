@@ -88,7 +88,7 @@ fn register<V: Platform>(
         offer.gp,
         offer.fixed,
         offer.gp_width.bits(),
-        host.version,
+        host.pmu.version,
     );
     Ok(registration)
 }
@@ -160,7 +160,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
 
     fn rdpmc(data: &VcpuPmu, ecx: u32) -> Result<u64, GeneralProtection> {
         V::rdpmc(data.pmu.model(), ecx)
-            .map(|counter| data.pmu.counter(counter))
+            .map(|operand| data.pmu.rdpmc(operand))
             .ok_or(GeneralProtection)
     }
 

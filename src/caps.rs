@@ -19,6 +19,29 @@ pub enum HostVendor {
     Amd,
 }
 
+/// What a PMU can do: the host's, or what guests may have at most.
+///
+/// The latter KVM reports to user space, and checks IA32_PERF_CAPABILITIES against it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PmuCaps {
+    /// Version of architectural performance monitoring.
+    pub version: u32,
+    /// Number of general-purpose counters.
+    pub gp: u32,
+    /// Number of fixed counters.
+    pub fixed: u32,
+    /// Width of the general-purpose counters.
+    pub gp_width: Width,
+    /// Width of the fixed counters.
+    pub fixed_width: Width,
+    /// CPUID.0AH:EAX\[31:24\], the number of architectural events that EBX tells about.
+    pub events_mask_len: u32,
+    /// CPUID.0AH:EBX, a bit for each architectural event that is missing.
+    pub events_mask: u32,
+    /// IA32_PERF_CAPABILITIES, 0 where there is no such register.
+    pub perf_capabilities: u64,
+}
+
 /// The host's PMU and the controls of its virtualization extension, as perf and KVM have them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostPmu {
@@ -40,44 +63,8 @@ pub struct HostPmu {
     pub rdpmc_exiting: bool,
     /// The processor has transactions (HLE or RTM), so selectors have IN_TX and IN_TXCP.
     pub transactions: bool,
-    /// Version of architectural performance monitoring.
-    pub version: u32,
-    /// Number of general-purpose counters.
-    pub gp: u32,
-    /// Number of fixed counters.
-    pub fixed: u32,
-    /// Width of the general-purpose counters.
-    pub gp_width: Width,
-    /// Width of the fixed counters.
-    pub fixed_width: Width,
-    /// CPUID.0AH:EAX\[31:24\], the number of architectural events that EBX tells about.
-    pub events_mask_len: u32,
-    /// CPUID.0AH:EBX, a bit for each architectural event that is missing.
-    pub events_mask: u32,
-    /// IA32_PERF_CAPABILITIES, 0 where there is no such register.
-    pub perf_capabilities: u64,
-}
-
-/// What guests may have at most; KVM reports it to user space and checks IA32_PERF_CAPABILITIES
-/// against it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestCaps {
-    /// Highest version of architectural performance monitoring.
-    pub version: u32,
-    /// Number of general-purpose counters.
-    pub gp: u32,
-    /// Number of fixed counters.
-    pub fixed: u32,
-    /// Width of the general-purpose counters.
-    pub gp_width: Width,
-    /// Width of the fixed counters.
-    pub fixed_width: Width,
-    /// CPUID.0AH:EAX\[31:24\].
-    pub events_mask_len: u32,
-    /// CPUID.0AH:EBX.
-    pub events_mask: u32,
-    /// Bits that IA32_PERF_CAPABILITIES may have.
-    pub perf_capabilities: u64,
+    /// What its PMU can do.
+    pub pmu: PmuCaps,
 }
 
 /// Something that the host must have for a mediated PMU.
@@ -133,7 +120,7 @@ mod tests {
         },
         Requirement {
             name: "second",
-            met: |h| h.version >= 4,
+            met: |h| h.pmu.version >= 4,
         },
         Requirement {
             name: "third",
@@ -143,8 +130,12 @@ mod tests {
 
     #[test]
     fn all_that_is_missing_is_named_and_nothing_else() {
-        let host = HostPmu {
+        let pmu = PmuCaps {
             version: 5,
+            ..PmuCaps::default()
+        };
+        let host = HostPmu {
+            pmu,
             ..HostPmu::default()
         };
         let missing = check(&host, RULES).map_err(|m| m.to_string());
@@ -153,8 +144,12 @@ mod tests {
 
     #[test]
     fn a_host_with_everything_passes() {
-        let host = HostPmu {
+        let pmu = PmuCaps {
             version: 4,
+            ..PmuCaps::default()
+        };
+        let host = HostPmu {
+            pmu,
             mediated: true,
             msr_bitmap: true,
             ..HostPmu::default()

@@ -65,6 +65,9 @@ impl Counter {
         }
     }
 
+    /// Fixed counter 3, TOPDOWN.SLOTS, which IA32_PERF_METRICS divides up.
+    pub const SLOTS: Self = Self(Kind::Fixed(3));
+
     /// General-purpose or fixed, and the index within the kind.
     pub const fn kind(self) -> Kind {
         self.0

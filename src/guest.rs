@@ -17,6 +17,7 @@ use crate::{
     filter::{hardware_fixed_ctrl, hardware_selector, EventFilter},
     model::Model,
     msr::{EventSelector, FixedCtrCtrl},
+    rdpmc::Operand,
     retired::Emulated,
     vendor::Vendor,
 };
@@ -28,6 +29,8 @@ pub enum Register {
     Selector(Counter),
     /// A counter, and what a write of this address does.
     Counter(Counter, WriteWidth),
+    /// IA32_PERF_METRICS.
+    Metrics,
     /// IA32_FIXED_CTR_CTRL.
     FixedCtrCtrl,
     /// The global control register.
@@ -69,6 +72,8 @@ pub struct GuestPmu {
     pub(crate) model: Model,
     /// Counter values by [`Counter::slot`], no wider than the guest's counters.
     pub(crate) counters: [u64; MAX_COUNTERS],
+    /// IA32_PERF_METRICS.
+    pub(crate) metrics: u64,
     /// Selectors as the guest wrote them.
     selectors: [EventSelector; MAX_GP],
     /// Selectors as hardware gets them.
@@ -126,10 +131,16 @@ impl GuestPmu {
 
     /// Counters that the global control enables; all of them where there is no such register.
     pub fn globally_enabled(&self) -> CounterSet {
+        CounterSet::from_bits(self.hw_global_ctrl())
+    }
+
+    /// The global control that hardware gets.
+    #[inline(always)]
+    pub fn hw_global_ctrl(&self) -> u64 {
         if self.model.has_global_registers() {
-            CounterSet::from_bits(self.global_ctrl)
+            self.global_ctrl
         } else {
-            self.model.counters
+            self.model.counters.bits()
         }
     }
 
@@ -145,6 +156,7 @@ impl GuestPmu {
         match register {
             Register::Selector(counter) => self.selectors[counter.slot() & (MAX_GP - 1)].bits(),
             Register::Counter(counter, _) => self.counter(counter),
+            Register::Metrics => self.metrics,
             Register::FixedCtrCtrl => self.fixed_ctrl.bits(),
             Register::GlobalCtrl => self.global_ctrl,
             Register::GlobalStatus => self.global_status,
@@ -173,6 +185,8 @@ impl GuestPmu {
                 self.program_gp::<V>(counter, filter);
             }
             Register::Counter(counter, width) => self.write_counter(counter, width, data, by)?,
+            // Eight fractions of eight bits each: no bit is reserved.
+            Register::Metrics => self.metrics = data,
             Register::FixedCtrCtrl => {
                 check(data, self.model.fixed_ctrl_valid)?;
                 self.fixed_ctrl = FixedCtrCtrl::new(data);
@@ -198,6 +212,14 @@ impl GuestPmu {
             }
         }
         Ok(())
+    }
+
+    /// What RDPMC reads.
+    pub fn rdpmc(&self, operand: Operand) -> u64 {
+        match operand {
+            Operand::Counter(counter) => self.counter(counter),
+            Operand::Metrics => self.metrics,
+        }
     }
 
     /// The value of `counter`.

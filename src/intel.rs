@@ -9,13 +9,13 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    caps::{GuestCaps, HostPmu, HostVendor, Requirement},
+    caps::{HostPmu, HostVendor, PmuCaps, Requirement},
     counter::{Counter, CounterSet, Kind, Width, MAX_FIXED, MAX_GP},
     guest::{Register, WriteWidth},
     intercepts::{self, Passthrough},
     model::{CounterWidth, CpuidLeaf, GuestConfig, Model},
-    msr::{global_status, perf_capabilities, EventSelector, FixedCtrCtrl, Msr},
-    rdpmc,
+    msr::{global_ctrl, global_status, perf_capabilities, EventSelector, FixedCtrCtrl, Msr},
+    rdpmc::{self, Operand},
     retired::Retired,
     vendor::Vendor,
 };
@@ -34,7 +34,7 @@ const FEATURE_TRANSACTIONS: u32 = (1 << 4) | (1 << 11);
 const GUEST_VERSION: u32 = 2;
 
 /// Bits of IA32_PERF_CAPABILITIES that guests may have.
-const GUEST_PERF_CAPABILITIES: u64 = perf_capabilities::FW_WRITE;
+const GUEST_PERF_CAPABILITIES: u64 = perf_capabilities::FW_WRITE | perf_capabilities::PERF_METRICS;
 
 /// Bits of a selector that every guest can set: all of 31:0 but AnyThread, a version 3 bit.
 const SELECTOR_VALID: u64 = 0xffff_ffff & !EventSelector::ANY_THREAD;
@@ -58,11 +58,11 @@ const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         name: "architectural performance monitoring version 4",
-        met: |h| h.version >= 4,
+        met: |h| h.pmu.version >= 4,
     },
     Requirement {
         name: "full-width counter writes (PERF_CAPABILITIES.FW_WRITE)",
-        met: |h| h.perf_capabilities & perf_capabilities::FW_WRITE != 0,
+        met: |h| h.pmu.perf_capabilities & perf_capabilities::FW_WRITE != 0,
     },
     Requirement {
         name: "VM-entry load of IA32_PERF_GLOBAL_CTRL",
@@ -91,16 +91,14 @@ impl Vendor for Intel {
     const NAME: &'static str = "Intel";
     const REQUIREMENTS: &'static [Requirement] = REQUIREMENTS;
 
-    fn offer(host: &HostPmu) -> GuestCaps {
-        GuestCaps {
-            version: host.version.min(GUEST_VERSION),
-            gp: host.gp.min(MAX_GP as u32),
-            fixed: host.fixed.min(MAX_FIXED as u32),
-            gp_width: host.gp_width,
-            fixed_width: host.fixed_width,
-            events_mask_len: host.events_mask_len,
-            events_mask: host.events_mask,
-            perf_capabilities: host.perf_capabilities & GUEST_PERF_CAPABILITIES,
+    fn offer(host: &HostPmu) -> PmuCaps {
+        let pmu = &host.pmu;
+        PmuCaps {
+            version: pmu.version.min(GUEST_VERSION),
+            gp: pmu.gp.min(MAX_GP as u32),
+            fixed: pmu.fixed.min(MAX_FIXED as u32),
+            perf_capabilities: pmu.perf_capabilities & GUEST_PERF_CAPABILITIES,
+            ..*pmu
         }
     }
 
@@ -136,19 +134,25 @@ impl Vendor for Intel {
             model.selector2_valid |= EventSelector::IN_TXCP;
             model.selector_hardware |= EventSelector::IN_TX | EventSelector::IN_TXCP;
         }
+        model.metrics = has_metrics(&caps, config) && counters.contains(Counter::SLOTS);
         if model.has_global_registers() {
             model.fixed_ctrl_valid = fixed_ctrl_valid(counters);
             model.global_ctrl_valid = counters.bits();
             model.global_status_valid =
                 counters.bits() | global_status::OVF_DS_BUFFER | global_status::COND_CHGD;
         }
-        model.passthrough = passthrough(host, &model, config.perf_capabilities());
+        if model.metrics {
+            model.global_ctrl_valid |= global_ctrl::PERF_METRICS;
+            model.global_status_valid |= global_status::OVF_PERF_METRICS;
+        }
+        model.passthrough = passthrough(host, &model);
         model
     }
 
     fn register(model: &Model, msr: Msr) -> Option<Register> {
         let global = model.has_global_registers();
         match msr {
+            Msr::IA32_PERF_METRICS if model.metrics => Some(Register::Metrics),
             Msr::IA32_FIXED_CTR_CTRL if global => Some(Register::FixedCtrCtrl),
             Msr::IA32_PERF_GLOBAL_CTRL if global => Some(Register::GlobalCtrl),
             Msr::IA32_PERF_GLOBAL_STATUS if global => Some(Register::GlobalStatus),
@@ -157,7 +161,7 @@ impl Vendor for Intel {
         }
     }
 
-    fn rdpmc(model: &Model, ecx: u32) -> Option<Counter> {
+    fn rdpmc(model: &Model, ecx: u32) -> Option<Operand> {
         rdpmc::decode(model, ecx)
     }
 
@@ -229,6 +233,12 @@ fn has_transactions(config: &impl GuestConfig) -> bool {
         .is_some_and(|leaf| leaf.ebx & FEATURE_TRANSACTIONS != 0)
 }
 
+/// Have both the host, of which `offer` tells, and the guest PERF_METRICS?
+fn has_metrics(offer: &PmuCaps, config: &impl GuestConfig) -> bool {
+    let both = offer.perf_capabilities & config.perf_capabilities();
+    both & perf_capabilities::PERF_METRICS != 0
+}
+
 /// Valid bits of IA32_FIXED_CTR_CTRL: all of a counter's field but AnyThread, a version 3 bit.
 fn fixed_ctrl_valid(counters: CounterSet) -> u64 {
     let field = FixedCtrCtrl::OS | FixedCtrCtrl::USR | FixedCtrCtrl::PMI;
@@ -242,20 +252,20 @@ fn fixed_ctrl_valid(counters: CounterSet) -> u64 {
 }
 
 /// What the guest may access without an exit; [`crate::intercepts`] has the reasons.
-fn passthrough(host: &HostPmu, model: &Model, guest_perf_capabilities: u64) -> Passthrough {
-    let metrics = |capabilities: u64| capabilities & perf_capabilities::PERF_METRICS != 0;
+fn passthrough(host: &HostPmu, model: &Model) -> Passthrough {
+    let host_metrics = host.pmu.perf_capabilities & perf_capabilities::PERF_METRICS != 0;
     let gp_native = model.gp_width.is_native();
     let fixed_native = model.fixed_width.is_native();
 
     // A host with more counters than a guest can have is never seen whole.
-    let (gp, fixed) = (host.gp as usize, host.fixed as usize);
+    let (gp, fixed) = (host.pmu.gp as usize, host.pmu.fixed as usize);
     let all_counters =
         gp <= MAX_GP && fixed <= MAX_FIXED && model.counters == CounterSet::first(gp, fixed);
     let whole = model.has_global_registers()
         && all_counters
         && gp_native
         && fixed_native
-        && metrics(host.perf_capabilities) == metrics(guest_perf_capabilities);
+        && host_metrics == model.metrics;
 
     let free_gp = if gp_native { MAX_GP } else { 0 };
     let free_fixed = if fixed_native { MAX_FIXED } else { 0 };
@@ -264,6 +274,7 @@ fn passthrough(host: &HostPmu, model: &Model, guest_perf_capabilities: u64) -> P
         global: whole,
         counters: model.counters & CounterSet::first(free_gp, free_fixed),
         full_width: model.full_width_writes,
+        metrics: model.metrics,
     }
 }
 

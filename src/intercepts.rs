@@ -9,6 +9,7 @@
 //! | IA32_PMCx | the guest has counter x, at the host's width |
 //! | IA32_A_PMCx | the same, and full-width writes |
 //! | IA32_FIXED_CTRx | the guest has fixed counter x, at the host's width |
+//! | IA32_PERF_METRICS | the guest has it |
 //! | IA32_PERFEVTSELx, IA32_FIXED_CTR_CTRL | never: the event filter has its say |
 //! | anything else of the PMU | never: the guest does not have it |
 //!
@@ -34,6 +35,8 @@ pub struct Passthrough {
     pub counters: CounterSet,
     /// Nor do the addresses with full-width writes.
     pub full_width: bool,
+    /// Nor does IA32_PERF_METRICS.
+    pub metrics: bool,
 }
 
 /// The registers of Intel's PMU, each with whether the guest may access it freely.
@@ -53,6 +56,7 @@ pub fn table(free: Passthrough) -> impl Iterator<Item = (Msr, bool)> {
         (Msr::IA32_PERF_GLOBAL_CTRL, free.global),
         (Msr::IA32_PERF_GLOBAL_STATUS, free.global),
         (Msr::IA32_PERF_GLOBAL_STATUS_RESET, free.global),
+        (Msr::IA32_PERF_METRICS, free.metrics),
         (Msr::IA32_FIXED_CTR_CTRL, false),
         (Msr::IA32_PERF_GLOBAL_STATUS_SET, false),
         (Msr::IA32_PERF_GLOBAL_INUSE, false),
@@ -89,9 +93,11 @@ mod tests {
             global: true,
             counters: CounterSet::first(8, 4),
             full_width: true,
+            metrics: true,
         };
         let mut expected: Vec<u32> = (0xc1..0xc9).collect();
         expected.extend(0x309..0x30d);
+        expected.push(0x329);
         expected.extend(0x38e..0x391);
         expected.extend(0x4c1..0x4c9);
         assert_eq!(free(all), expected);
@@ -104,6 +110,7 @@ mod tests {
             global: false,
             counters: CounterSet::first(2, 1),
             full_width: false,
+            metrics: false,
         };
         assert_eq!(free(some), [0xc1, 0xc2, 0x309]);
     }

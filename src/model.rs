@@ -101,6 +101,8 @@ pub struct Model {
     pub fixed_width: CounterWidth,
     /// Writes of the full width are possible (PERF_CAPABILITIES.FW_WRITE).
     pub full_width_writes: bool,
+    /// IA32_PERF_METRICS exists.
+    pub metrics: bool,
     /// Bits of an event selector that the guest can set.
     pub selector_valid: u64,
     /// Further bits that only the selector of counter 2 has.

@@ -20,6 +20,8 @@ impl Msr {
     pub const IA32_PERFEVTSEL0: Self = Self(0x186);
     /// Fixed-function counter 0.
     pub const IA32_FIXED_CTR0: Self = Self(0x309);
+    /// Where the slots of fixed-function counter 3 went, as fractions.
+    pub const IA32_PERF_METRICS: Self = Self(0x329);
     /// Enables of the fixed-function counters.
     pub const IA32_FIXED_CTR_CTRL: Self = Self(0x38d);
     /// Overflows and other conditions, read only.
@@ -207,8 +209,16 @@ pub struct Privileges {
     pub kernel: bool,
 }
 
+/// Fields of IA32_PERF_GLOBAL_CTRL beside the counters' enables.
+pub mod global_ctrl {
+    /// EN_PERF_METRICS: IA32_PERF_METRICS follows fixed counter 3.
+    pub const PERF_METRICS: u64 = 1 << 48;
+}
+
 /// Fields of IA32_PERF_GLOBAL_STATUS beside the counters' overflow bits.
 pub mod global_status {
+    /// OVF_PERF_METRICS: something that IA32_PERF_METRICS is made of overflowed, and raised a PMI.
+    pub const OVF_PERF_METRICS: u64 = 1 << 48;
     /// OvfDSBuffer: the debug store's buffer reached its threshold.
     pub const OVF_DS_BUFFER: u64 = 1 << 62;
     /// CondChgd: the state of performance monitoring changed.

@@ -17,14 +17,33 @@ const TYPE_GP: u32 = 0;
 /// Type of fixed-function counters.
 const TYPE_FIXED: u32 = 0x4000;
 
-/// The counter that RDPMC with this `ecx` reads, `None` if it faults.
-pub fn decode(model: &Model, ecx: u32) -> Option<Counter> {
+/// Type of IA32_PERF_METRICS, of which there is one.
+const TYPE_METRICS: u32 = 0x2000;
+
+/// The ECX that reads IA32_PERF_METRICS.
+pub const METRICS: u32 = TYPE_METRICS << 16;
+
+/// What RDPMC reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// A counter.
+    Counter(Counter),
+    /// IA32_PERF_METRICS.
+    Metrics,
+}
+
+/// What RDPMC with this `ecx` reads, `None` if it faults.
+pub fn decode(model: &Model, ecx: u32) -> Option<Operand> {
+    if ecx == METRICS {
+        return model.metrics.then_some(Operand::Metrics);
+    }
     let index = (ecx & 0xffff) as usize;
-    match ecx >> 16 {
+    let counter = match ecx >> 16 {
         TYPE_GP => model.gp(index),
         TYPE_FIXED => model.fixed(index),
         _ => None,
-    }
+    };
+    counter.map(Operand::Counter)
 }
 
 /// The ECX that reads `counter`.
@@ -52,8 +71,15 @@ mod tests {
     #[test]
     fn decodes_what_it_encodes() {
         for counter in model().counters.iter() {
-            assert_eq!(decode(&model(), encode(counter)), Some(counter));
+            let operand = Operand::Counter(counter);
+            assert_eq!(decode(&model(), encode(counter)), Some(operand));
         }
+        let metrics = Model {
+            metrics: true,
+            ..model()
+        };
+        assert_eq!(decode(&metrics, METRICS), Some(Operand::Metrics));
+        assert_eq!(decode(&metrics, METRICS + 1), None);
     }
 
     #[test]

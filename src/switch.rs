@@ -47,7 +47,7 @@
 use crate::{
     counter::{Counter, CounterSet},
     guest::GuestPmu,
-    msr::{EventSelector, FixedCtrCtrl},
+    msr::{global_status, EventSelector, FixedCtrCtrl},
     pmi::{Lvtpc, Pmi},
 };
 
@@ -61,6 +61,12 @@ pub trait Hw {
 
     /// Sets `counter`, all of its bits.
     fn set_counter(&mut self, counter: Counter, value: u64);
+
+    /// IA32_PERF_METRICS (RDPMC). Asked for only of guests that have it, and so has the host then.
+    fn metrics(&self) -> u64;
+
+    /// Sets IA32_PERF_METRICS.
+    fn set_metrics(&mut self, value: u64);
 
     /// Sets the event selector of general-purpose `counter`.
     fn set_selector(&mut self, counter: Counter, selector: EventSelector);
@@ -100,7 +106,7 @@ pub fn load(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) {
         hw.set_fixed_ctrl(pmu.hw_fixed_ctrl());
     }
     load_status(hw, pmu.global_status);
-    hw.give_global_ctrl(pmu.globally_enabled().bits());
+    hw.give_global_ctrl(pmu.hw_global_ctrl());
 }
 
 /// Takes the state of `pmu` out of hardware, which the host may use then.
@@ -114,10 +120,7 @@ pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     if pmu.model.passthrough.global {
         pmu.global_ctrl = global_ctrl & pmu.model.global_ctrl_valid;
     }
-    let (counters, model) = (&mut pmu.counters, &pmu.model);
-    model.counters.unrolled(|counter| {
-        counters[counter.slot()] = model.width(counter).from_hardware(hw.counter(counter));
-    });
+    put_counters(pmu, hw);
     let pmi = put_status(pmu, hw);
     for counter in pmu.programmed().iter() {
         hw.set_selector(counter, EventSelector::OFF);
@@ -128,14 +131,34 @@ pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     pmi
 }
 
+/// Makes hardware's counters the guest's.
+///
+/// IA32_PERF_METRICS comes after the counters, and is written if fixed counter 3 was, too: it holds
+/// fractions of that, so that what it reads now need not be what it will read.
 fn load_counters(pmu: &GuestPmu, hw: &mut impl Hw) {
     let (counters, model) = (&pmu.counters, &pmu.model);
+    let mut written = CounterSet::EMPTY;
     model.counters.unrolled(|counter| {
         let value = model.width(counter).to_hardware(counters[counter.slot()]);
         if hw.counter(counter) != value {
             hw.set_counter(counter, value);
+            written |= counter.bit();
         }
     });
+    if model.metrics && (hw.metrics() != pmu.metrics || written.contains(Counter::SLOTS)) {
+        hw.set_metrics(pmu.metrics);
+    }
+}
+
+/// Saves the counters, also those that count nothing: the guest may have written them.
+fn put_counters(pmu: &mut GuestPmu, hw: &impl Hw) {
+    let (counters, model) = (&mut pmu.counters, &pmu.model);
+    model.counters.unrolled(|counter| {
+        counters[counter.slot()] = model.width(counter).from_hardware(hw.counter(counter));
+    });
+    if model.metrics {
+        pmu.metrics = hw.metrics();
+    }
 }
 
 /// Makes hardware's status the guest's, whatever the host left there.
@@ -171,8 +194,10 @@ fn put_status(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     if pmu.model.has_global_registers() {
         pmu.global_status = found & pmu.model.global_status_valid;
     }
-    let overflowed = CounterSet::from_bits(found & !loaded) & pmu.interrupting;
-    Pmi::owed_if(!overflowed.is_empty() && !pmu.pmi_masked)
+    // Nothing in IA32_FIXED_CTR_CTRL keeps IA32_PERF_METRICS from interrupting.
+    let interrupting = pmu.interrupting.bits() | global_status::OVF_PERF_METRICS;
+    let overflowed = found & !loaded & interrupting;
+    Pmi::owed_if(overflowed != 0 && !pmu.pmi_masked)
 }
 
 /// Can no counter count, whatever the global control is?

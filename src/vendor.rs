@@ -7,12 +7,12 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    caps::{GuestCaps, HostPmu, HostVendor, Requirement},
-    counter::Counter,
+    caps::{HostPmu, HostVendor, PmuCaps, Requirement},
     guest::Register,
     intercepts::Passthrough,
     model::{GuestConfig, Model},
     msr::{EventSelector, Msr},
+    rdpmc::Operand,
     retired::Retired,
 };
 
@@ -28,7 +28,7 @@ pub trait Vendor: 'static {
     const REQUIREMENTS: &'static [Requirement];
 
     /// What guests may have at most on this host.
-    fn offer(host: &HostPmu) -> GuestCaps;
+    fn offer(host: &HostPmu) -> PmuCaps;
 
     /// The PMU of a guest that user space configured so.
     fn model(host: &HostPmu, config: &impl GuestConfig) -> Model;
@@ -36,8 +36,8 @@ pub trait Vendor: 'static {
     /// The register at address `msr`, `None` if the guest's PMU has none there.
     fn register(model: &Model, msr: Msr) -> Option<Register>;
 
-    /// The counter that RDPMC reads with this ECX, `None` if it faults.
-    fn rdpmc(model: &Model, ecx: u32) -> Option<Counter>;
+    /// What RDPMC reads with this ECX, `None` if it faults.
+    fn rdpmc(model: &Model, ecx: u32) -> Option<Operand>;
 
     /// Every PMU register, each with whether the guest may access it without an exit.
     fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, bool)>;

@@ -16,7 +16,8 @@ enum Op {
     Rdmsr(u32),
     Wrmsr(u32, u64),
     Rdpmc(u32),
-    /// The guest sets up two counters of instructions that are about to overflow, with interrupts.
+    /// The guest sets up two counters of instructions that are about to overflow, with interrupts,
+    /// and slots with IA32_PERF_METRICS if it has them.
     Arm {
         short_of_overflow: u64,
     },
@@ -51,16 +52,19 @@ enum Op {
 }
 
 /// See [`Op::Arm`].
-fn arm(short_of_overflow: u64) -> [Op; 6] {
+fn arm(short_of_overflow: u64) -> [Op; 8] {
     let value = short_of_overflow.wrapping_neg() & 0xffff_ffff;
     [
         Op::Lvtpc { masked: false },
         Op::Wrmsr(0x186, 0x53_00c0),
         Op::Wrmsr(0x38d, 0xb),
+        Op::Wrmsr(0x38d, 0xb00b),
         // Sign-extended, whatever the width is.
         Op::Wrmsr(0x0c1, value),
         Op::Wrmsr(0x309, (1 << 48) - short_of_overflow),
         Op::Wrmsr(0x38f, 0x1_0000_0001),
+        // Faults where there is no IA32_PERF_METRICS.
+        Op::Wrmsr(0x38f, 0x1_0009_0000_0001),
     ]
 }
 
@@ -71,6 +75,7 @@ fn msr() -> impl Strategy<Value = u32> {
         2 => 0x0c1..0x0cau32,
         3 => 0x4c1..0x4cau32,
         3 => 0x309..0x30eu32,
+        2 => Just(0x329u32),
         6 => 0x38d..0x393u32,
     ]
 }
@@ -89,7 +94,9 @@ fn value() -> impl Strategy<Value = u64> {
         3 => (1..6u64).prop_map(|n| (1 << 48) - n),
         1 => (1..6u64).prop_map(|n| (1 << 32) - n),
         // Enables and status bits.
-        3 => any::<u64>().prop_map(|bits| bits & 0xf_0000_00ff),
+        3 => any::<u64>().prop_map(|bits| bits & 0x1_000f_0000_00ff),
+        // A little before IA32_PERF_METRICS overflows.
+        1 => (1..6u64).prop_map(u64::wrapping_neg),
         1 => any::<u64>().prop_map(|bits| bits & 0xbbbb),
         1 => any::<u64>(),
         1 => Just(0),
@@ -97,7 +104,12 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let ecx = prop_oneof![0..9u32, 0x4000_0000..0x4000_0005u32, any::<u32>()];
+    let ecx = prop_oneof![
+        0..9u32,
+        0x4000_0000..0x4000_0005u32,
+        0x2000_0000..0x2000_0002u32,
+        any::<u32>()
+    ];
     let how = || (any::<bool>(), any::<bool>());
     prop_oneof![
         8 => msr().prop_map(Op::Rdmsr),
@@ -116,16 +128,25 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    let any = (2..6u32, 0..9u32, 0..5u32, 31..49u32, any::<bool>()).prop_map(
-        |(version, gp, fixed, width, full_width)| Config {
+    let counters = (2..6u32, 0..9u32, 0..5u32, 31..49u32);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let any = (counters, flags).prop_map(
+        |((version, gp, fixed, width), (full_width, metrics, host_metrics))| Config {
             version,
             gp,
             fixed,
             width,
             full_width,
+            metrics,
+            host_metrics,
         },
     );
-    prop_oneof![1 => Just(FULL), 1 => any]
+    let without_metrics = Config {
+        metrics: false,
+        host_metrics: false,
+        ..FULL
+    };
+    prop_oneof![2 => Just(FULL), 1 => Just(without_metrics), 2 => any]
 }
 
 /// The guest, and the machine that it must not differ from.
@@ -138,12 +159,7 @@ impl Pair {
     fn new(config: Config) -> Self {
         Self {
             guest: Vmm::new(config, Deny::default()),
-            bare: Machine::new(
-                config.gp as usize,
-                config.fixed as usize,
-                config.width,
-                config.full_width,
-            ),
+            bare: Machine::new(&config),
         }
     }
 
@@ -179,7 +195,7 @@ impl Pair {
             }
             Op::Emulate { user, branch } => {
                 guest.emulate(user, branch);
-                bare.retire(user, branch);
+                bare.complete(user, branch);
             }
             Op::Lvtpc { masked } => {
                 guest.set_lvtpc(masked);
@@ -202,6 +218,7 @@ impl Pair {
             .chain(0xc1..0xca)
             .chain(0x4c1..0x4ca)
             .chain(0x309..0x30e)
+            .chain([0x329])
             .chain(0x38d..0x393);
         for msr in everything {
             self.run(&Op::Rdmsr(msr));
@@ -254,6 +271,10 @@ fn global_ctrl_and_rdpmc_cost_no_exit() {
         Op::Wrmsr(0x30c, 5),
         Op::Rdmsr(0x38e),
         Op::Wrmsr(0x390, 1),
+        Op::Wrmsr(0x38f, 1 << 48),
+        Op::Wrmsr(0x329, 0x0102_0304_0506_0708),
+        Op::Rdpmc(0x2000_0000),
+        Op::Rdmsr(0x329),
     ] {
         pair.run(&op);
     }

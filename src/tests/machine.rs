@@ -2,6 +2,7 @@
 
 //! A processor's PMU: architectural performance monitoring, counting instructions and branches.
 
+use super::vmm::{Config, FULL};
 use crate::{
     counter::{Counter, Kind},
     msr::{EventSelector, FixedCtrCtrl},
@@ -10,6 +11,12 @@ use crate::{
 
 /// Counters of both kinds, indexed by their bits in the global registers.
 const BITS: usize = 36;
+
+/// The fixed counter of slots.
+const SLOTS: usize = 3;
+
+/// The bit of IA32_PERF_METRICS in the global registers.
+const METRICS_BIT: u32 = 48;
 
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
@@ -22,6 +29,11 @@ pub(super) struct Machine {
     counters: [u64; BITS],
     selectors: [u64; 8],
     fixed_ctrl: u64,
+    /// There is an IA32_PERF_METRICS.
+    has_metrics: bool,
+    metrics: u64,
+    /// The switch has written slots since it wrote IA32_PERF_METRICS, which holds fractions of them.
+    metrics_void: bool,
     status: u64,
     pub(super) global_ctrl: u64,
     pub(super) lvtpc_masked: bool,
@@ -39,12 +51,17 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(gp: usize, fixed: usize, width: u32, full_width: bool) -> Self {
+    /// What the guest with `config` runs on, were it a machine.
+    pub(super) fn new(config: &Config) -> Self {
+        let gp = config.gp as usize;
         Self {
             gp,
-            fixed,
-            width,
-            full_width,
+            fixed: config.fixed as usize,
+            width: config.width,
+            full_width: config.full_width,
+            has_metrics: config.metrics && config.host_metrics && config.fixed > SLOTS as u32,
+            metrics: 0,
+            metrics_void: false,
             denied_event: None,
             counters: [0; BITS],
             selectors: [0; 8],
@@ -61,10 +78,11 @@ impl Machine {
     }
 
     /// A processor of the host, as it is when KVM is loaded: nothing counts.
-    pub(super) fn host() -> Self {
+    pub(super) fn host(has_metrics: bool) -> Self {
         Self {
             global_ctrl: 0,
-            ..Self::new(8, 4, 48, true)
+            has_metrics,
+            ..Self::new(&FULL)
         }
     }
 
@@ -73,13 +91,15 @@ impl Machine {
     }
 
     fn global_valid(&self) -> u64 {
-        ((1 << self.gp) - 1) | (((1 << self.fixed) - 1) << 32)
+        let metrics = u64::from(self.has_metrics) << METRICS_BIT;
+        ((1 << self.gp) - 1) | (((1 << self.fixed) - 1) << 32) | metrics
     }
 
     /// RDMSR; `None` is #GP.
     pub(super) fn rdmsr(&self, msr: u32) -> Option<u64> {
         let (gp, fixed) = (self.gp as u32, self.fixed as u32);
         match msr {
+            0x329 if self.has_metrics => Some(self.metrics),
             0x38d => Some(self.fixed_ctrl),
             0x38e => Some(self.status),
             0x38f => Some(self.global_ctrl),
@@ -100,6 +120,7 @@ impl Machine {
         let valid = |bits: u64| if value & !bits == 0 { Some(()) } else { None };
         let status_valid = self.global_valid() | (3 << 62);
         match msr {
+            0x329 if self.has_metrics => self.metrics = value,
             0x38d => {
                 valid((0..self.fixed).fold(0, |v, n| v | (0xb << (4 * n))))?;
                 self.fixed_ctrl = value;
@@ -137,6 +158,7 @@ impl Machine {
         match ecx >> 16 {
             0 if index < self.gp => Some(self.counters[index]),
             0x4000 if index < self.fixed => Some(self.counters[32 + index]),
+            0x2000 if index == 0 && self.has_metrics => Some(self.metrics),
             _ => None,
         }
     }
@@ -147,8 +169,34 @@ impl Machine {
         self.entry_status = self.status;
     }
 
-    /// One instruction retires.
+    /// One instruction retires, in one slot.
     pub(super) fn retire(&mut self, user: bool, branch: bool) {
+        self.slot(user);
+        self.complete(user, branch);
+    }
+
+    /// One slot goes by.
+    ///
+    /// What hardware makes of IA32_PERF_METRICS is known to nobody else. Here it is a number that
+    /// changes with the slots, as good as any other for a hypervisor that has but to carry it around.
+    fn slot(&mut self, user: bool) {
+        if self.fixed <= SLOTS || !self.fixed_enabled(SLOTS, user) {
+            return;
+        }
+        let mut interrupting = self.count(32 + SLOTS, self.fixed_interrupts(SLOTS));
+        if self.has_metrics && self.global_ctrl & (1 << METRICS_BIT) != 0 {
+            assert!(!self.metrics_void, "IA32_PERF_METRICS written before slots");
+            self.metrics = self.metrics.wrapping_add(1);
+            if self.metrics == 0 {
+                self.status |= 1 << METRICS_BIT;
+                interrupting |= 1 << METRICS_BIT;
+            }
+        }
+        self.interrupt(interrupting);
+    }
+
+    /// One instruction is completed, by whomever.
+    pub(super) fn complete(&mut self, user: bool, branch: bool) {
         let mut interrupting = 0u64;
         for n in 0..self.gp {
             let selector = self.selectors[n];
@@ -161,14 +209,18 @@ impl Machine {
                 interrupting |= self.count(n, selector & (1 << 20) != 0);
             }
         }
-        let field = self.fixed_ctrl & 0xf;
-        if self.fixed > 0 && field & (if user { 2 } else { 1 }) != 0 {
-            interrupting |= self.count(32, field & 8 != 0);
+        if self.fixed > 0 && self.fixed_enabled(0, user) {
+            interrupting |= self.count(32, self.fixed_interrupts(0));
         }
-        let told_by_status = interrupting & !self.entry_status != 0;
-        if interrupting != 0 && !(self.pmi_is_late && told_by_status) {
-            self.interrupt();
-        }
+        self.interrupt(interrupting);
+    }
+
+    fn fixed_enabled(&self, index: usize, user: bool) -> bool {
+        (self.fixed_ctrl >> (4 * index)) & (if user { 2 } else { 1 }) != 0
+    }
+
+    fn fixed_interrupts(&self, index: usize) -> bool {
+        (self.fixed_ctrl >> (4 * index)) & 8 != 0
     }
 
     /// Counts one event if the global control has it; its bit on an overflow that interrupts, or 0.
@@ -184,8 +236,10 @@ impl Machine {
         u64::from(interrupts) << bit
     }
 
-    fn interrupt(&mut self) {
-        if self.lvtpc_masked {
+    /// These bits of the status were set with an interrupt.
+    fn interrupt(&mut self, bits: u64) {
+        let told_by_status = bits & !self.entry_status != 0;
+        if bits == 0 || self.lvtpc_masked || (self.pmi_is_late && told_by_status) {
             return;
         }
         self.lvtpc_masked = true;
@@ -201,6 +255,7 @@ impl Machine {
             *selector = noise.rotate_left(n as u32) & 0xffff & !(1 << 22);
         }
         self.status = noise & self.global_valid();
+        self.metrics = noise;
     }
 
     /// Faults in the hand-over to the host that a guest would not notice.
@@ -230,6 +285,19 @@ impl Hw for Machine {
         assert_eq!(value & !self.mask(), 0, "reserved bits of a counter");
         self.writes += 1;
         self.counters[bit(counter)] = value;
+        self.metrics_void |= counter == Counter::SLOTS;
+    }
+
+    fn metrics(&self) -> u64 {
+        assert!(self.has_metrics, "#GP");
+        self.metrics
+    }
+
+    fn set_metrics(&mut self, value: u64) {
+        assert!(self.has_metrics, "#GP");
+        self.writes += 1;
+        self.metrics = value;
+        self.metrics_void = false;
     }
 
     fn set_selector(&mut self, counter: Counter, selector: EventSelector) {

@@ -5,7 +5,7 @@
 
 use super::{
     random,
-    vmm::{host, Config, Deny, FULL},
+    vmm::{host, host_without_metrics, Config, Deny, FULL},
 };
 use crate::{
     caps,
@@ -49,6 +49,7 @@ fn a_full_guest_has_these_registers_and_no_others() {
     let mut expected: Vec<u32> = (0xc1..0xc9).collect();
     expected.extend(0x186..0x18e);
     expected.extend(0x309..0x30d);
+    expected.push(0x329);
     expected.extend(0x38d..0x391);
     expected.extend(0x4c1..0x4c9);
     assert_eq!(all_msrs(), expected);
@@ -72,7 +73,7 @@ fn no_general_purpose_counter_means_no_global_enable() {
 #[test]
 fn a_version_1_guest_has_neither_global_registers_nor_fixed_counters() {
     let mut pmu = guest(&Config { version: 1, ..FULL });
-    for msr in (0x309..0x30d).chain(0x38d..0x393) {
+    for msr in (0x309..0x30d).chain([0x329]).chain(0x38d..0x393) {
         assert_eq!(read(&pmu, msr), None, "{msr:#x}");
     }
     assert_eq!(pmu.globally_enabled(), CounterSet::first(8, 0));
@@ -125,9 +126,10 @@ fn reserved_bits_fault_and_change_nothing() {
     let valid = [
         (0x186, 0xffdf_ffffu64),
         (0x4c1, 0xffff_ffff_ffff),
+        (0x329, u64::MAX),
         (0x38d, 0xbbbb),
-        (0x38f, 0xf_0000_00ff),
-        (0x390, 0xc000_000f_0000_00ff),
+        (0x38f, 0x1_000f_0000_00ff),
+        (0x390, 0xc001_000f_0000_00ff),
     ];
     for (msr, valid) in valid {
         for by in [Initiator::Guest, Initiator::Host] {
@@ -233,6 +235,7 @@ fn what_is_free_depends_on_the_whole_configuration() {
         assert!(!free.rdpmc && !free.global);
         let own = CounterSet::first(fewer.gp as usize, fewer.fixed as usize);
         assert_eq!(free.counters, own);
+        assert_eq!(free.metrics, fewer.fixed == 4);
     }
 
     let narrow = free(Config { width: 40, ..FULL });
@@ -249,20 +252,59 @@ fn what_is_free_depends_on_the_whole_configuration() {
 #[test]
 fn a_host_with_more_than_the_guest_can_have_is_never_free() {
     let mut bigger = host();
-    bigger.gp = 10;
+    bigger.pmu.gp = 10;
     let model = Intel::model(&bigger, &FULL);
     assert!(!model.passthrough.rdpmc && !model.passthrough.global);
 
-    let mut metrics = host();
-    metrics.perf_capabilities |= 1 << 15;
-    let model = Intel::model(&metrics, &FULL);
+    let without = Config {
+        metrics: false,
+        ..FULL
+    };
+    let model = Intel::model(&host(), &without);
     assert!(!model.passthrough.rdpmc && !model.passthrough.global);
+}
+
+#[test]
+fn a_guest_has_metrics_if_it_has_slots_and_the_host_has_both() {
+    let has = |host: crate::caps::HostPmu, config: Config| {
+        let mut pmu = GuestPmu::default();
+        pmu.refresh(Intel::model(&host, &config));
+        let global_ctrl = write(&mut pmu, 0x38f, 1 << 48, Initiator::Guest).is_ok();
+        let status = write(&mut pmu, 0x390, 1 << 48, Initiator::Guest).is_ok();
+        let rdpmc = Intel::rdpmc(pmu.model(), 0x2000_0000).is_some();
+        let msr = read(&pmu, 0x329).is_some();
+        let intercepts = Intel::intercepts(pmu.model().passthrough);
+        let free = intercepts
+            .into_iter()
+            .any(|row| row == (Msr::new(0x329), true));
+        assert_eq!([global_ctrl, status, rdpmc, free], [msr; 4]);
+        msr
+    };
+    let hidden = Config {
+        metrics: false,
+        ..FULL
+    };
+    let no_slots = Config { fixed: 3, ..FULL };
+    let version_1 = Config { version: 1, ..FULL };
+    assert!(has(host(), FULL));
+    assert!(!has(host(), hidden) && !has(host(), no_slots));
+    assert!(!has(host_without_metrics(), FULL));
+
+    let mut pmu = guest(&version_1);
+    assert_eq!(read(&pmu, 0x329), None);
+    assert!(write(&mut pmu, 0x329, 0, Initiator::Host).is_err());
+
+    // Where the host has none, guests lack nothing of what hardware would let them do.
+    let model = Intel::model(&host_without_metrics(), &hidden);
+    assert!(model.passthrough.rdpmc && model.passthrough.global);
 }
 
 #[test]
 fn guests_are_offered_all_counters_of_the_host() {
     let offer = Intel::offer(&host());
     assert_eq!((offer.version, offer.gp, offer.fixed), (2, 8, 4));
+    assert_eq!(offer.perf_capabilities, (1 << 13) | (1 << 15));
+    let offer = Intel::offer(&host_without_metrics());
     assert_eq!(offer.perf_capabilities, 1 << 13);
 }
 
@@ -276,7 +318,7 @@ fn requirements() {
     assert_eq!(lacking(host()), None);
 
     let mut old = host();
-    old.version = 3;
+    old.pmu.version = 3;
     old.exit_save_global_ctrl = false;
     assert_eq!(
         lacking(old).as_deref(),

@@ -4,7 +4,7 @@
 
 use super::machine::Machine;
 use crate::{
-    caps::{HostPmu, HostVendor},
+    caps::{HostPmu, HostVendor, PmuCaps},
     counter::Width,
     filter::EventFilter,
     guest::{GuestPmu, Initiator},
@@ -25,6 +25,10 @@ pub(super) struct Config {
     pub(super) fixed: u32,
     pub(super) width: u32,
     pub(super) full_width: bool,
+    /// The guest has PERF_METRICS, if the host has them.
+    pub(super) metrics: bool,
+    /// The host has PERF_METRICS.
+    pub(super) host_metrics: bool,
 }
 
 impl GuestConfig for Config {
@@ -37,7 +41,7 @@ impl GuestConfig for Config {
     }
 
     fn perf_capabilities(&self) -> u64 {
-        u64::from(self.full_width) << 13
+        (u64::from(self.full_width) << 13) | (u64::from(self.metrics) << 15)
     }
 }
 
@@ -48,6 +52,8 @@ pub(super) const FULL: Config = Config {
     fixed: 4,
     width: 48,
     full_width: true,
+    metrics: true,
+    host_metrics: true,
 };
 
 /// An event filter that denies one event, if any.
@@ -64,8 +70,18 @@ impl EventFilter for Deny {
     }
 }
 
-/// A Sapphire Rapids without PERF_METRICS.
+/// A Sapphire Rapids.
 pub(super) fn host() -> HostPmu {
+    let pmu = PmuCaps {
+        version: 5,
+        gp: 8,
+        fixed: 4,
+        gp_width: Width::new(48),
+        fixed_width: Width::new(48),
+        events_mask_len: 8,
+        events_mask: 0,
+        perf_capabilities: (1 << 13) | (1 << 15),
+    };
     HostPmu {
         vendor: HostVendor::Intel,
         mediated: true,
@@ -76,18 +92,19 @@ pub(super) fn host() -> HostPmu {
         msr_bitmap: true,
         rdpmc_exiting: true,
         transactions: false,
-        version: 5,
-        gp: 8,
-        fixed: 4,
-        gp_width: Width::new(48),
-        fixed_width: Width::new(48),
-        events_mask_len: 8,
-        events_mask: 0,
-        perf_capabilities: 1 << 13,
+        pmu,
     }
 }
 
+/// One that lacks PERF_METRICS.
+pub(super) fn host_without_metrics() -> HostPmu {
+    let mut host = host();
+    host.pmu.perf_capabilities &= !(1 << 15);
+    host
+}
+
 pub(super) struct Vmm {
+    host: HostPmu,
     cpus: [Machine; 2],
     cpu: usize,
     pub(super) pmu: GuestPmu,
@@ -103,11 +120,17 @@ pub(super) struct Vmm {
 impl Vmm {
     /// A guest that is about to execute its first instruction.
     pub(super) fn new(config: Config, filter: Deny) -> Self {
-        let model = Intel::model(&host(), &config);
+        let host = if config.host_metrics {
+            host()
+        } else {
+            host_without_metrics()
+        };
+        let model = Intel::model(&host, &config);
         let mut pmu = GuestPmu::default();
         pmu.refresh(model);
         let mut vmm = Self {
-            cpus: [Machine::host(), Machine::host()],
+            cpus: [(); 2].map(|()| Machine::host(config.host_metrics)),
+            host,
             cpu: 0,
             pmu,
             filter,
@@ -176,7 +199,7 @@ impl Vmm {
     pub(super) fn other_guest_runs(&mut self, noise: u64) {
         self.exit(|vmm| {
             let mut other = GuestPmu::default();
-            other.refresh(Intel::model(&host(), &FULL));
+            other.refresh(Intel::model(&vmm.host, &FULL));
             let writes = (0x186..0x18e)
                 .map(|msr| (msr, 0x53_00c0))
                 .chain((0x4c1..0x4c9).map(|msr| (msr, noise.rotate_left(msr) & 0xffff_ffff_ffff)))
@@ -238,8 +261,8 @@ impl Vmm {
         }
         let mut value = None;
         self.exit(|vmm| {
-            let counter = Intel::rdpmc(vmm.pmu.model(), ecx);
-            value = counter.map(|c| vmm.pmu.counter(c));
+            let operand = Intel::rdpmc(vmm.pmu.model(), ecx);
+            value = operand.map(|operand| vmm.pmu.rdpmc(operand));
         });
         value
     }
