@@ -11,17 +11,13 @@ CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvm-mediated-pmu}
 CPU=${CPU:-intel}
 NCPUS=${NCPUS:-2}
 DEBUG=${DEBUG:-0}
-export TOP BUILD CACHE CPU NCPUS DEBUG
+KERNEL=${KERNEL:-patched}
+export TOP BUILD CACHE CPU NCPUS DEBUG KERNEL
 # Messages are parsed and sorted below: no translations.
 export LC_ALL=C.UTF-8
 # Variables given to the outer make are in the environment already; passed on
 # through make itself they would override those of the kernel's makefiles.
 unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL GNUMAKEFLAGS
-
-# The debug kernel, its modules and its images never mix with the normal ones.
-if [ "$DEBUG" = 1 ]; then FLAVOUR=debug; else FLAVOUR=normal; fi
-KOUT=$BUILD/linux-$FLAVOUR
-export FLAVOUR KOUT
 
 note() { printf '  %-8s %s\n' "$1" "${*:2}" >&2; }
 
@@ -30,6 +26,18 @@ die() {
 	printf 'error: %s\n' "$*" >&2
 	exit 1
 }
+
+# The debug kernel, the unpatched one, their modules and images never mix with
+# the normal ones.
+case $KERNEL-$DEBUG in
+patched-0) FLAVOUR=normal ;;
+patched-1) FLAVOUR=debug ;;
+pristine-0) FLAVOUR=pristine ;;
+pristine-1) die "the unpatched kernel is for the emulator and has no debug build; drop DEBUG=1 or KERNEL=pristine" ;;
+*) die "KERNEL=$KERNEL DEBUG=$DEBUG is not known; KERNEL is patched or pristine, DEBUG 0 or 1" ;;
+esac
+KOUT=$BUILD/linux-$FLAVOUR
+export FLAVOUR KOUT
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -129,7 +137,7 @@ prepare() {
 	"$TOP/scripts/toolchain"
 	"$TOP/scripts/bochs"
 	"$TOP/scripts/kernel"
-	KDIR='' "$TOP/scripts/module"
+	[ "$KERNEL" = pristine ] || KDIR='' "$TOP/scripts/module"
 	"$TOP/scripts/rootfs" "$BUILD/rootfs.cpio"
 	HOST=(-k "$KOUT/bzImage" -i "$BUILD/rootfs.cpio" -x 'costs: enabled=1')
 	for file in "$KOUT"/virt/lib/irqbypass.ko "$KOUT"/arch/x86/kvm/kvm{,-intel,-amd}.ko \
