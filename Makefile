@@ -4,7 +4,7 @@
 
 # CPU, NCPUS and the like given on the command line reach the scripts by the
 # environment.
-export CPU NCPUS DEBUG KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
+export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
 
 .PHONY: help run test check kernel module bochs selftests shell packages toolchain clean
 .NOTPARALLEL:
@@ -25,6 +25,9 @@ help:
 	@echo
 	@echo 'CPU=intel|amd         emulated processor (intel)    NCPUS=N      how many (2)'
 	@echo 'DEBUG=1               a kernel with lockdep, KASAN and PROVE_RCU'
+	@echo 'KERNEL=pristine       the unpatched kernel: make test then judges the emulator alone'
+	@echo 'STAGES="module ..."   only these parts of make test (module module-upstream stock stock-upstream'
+	@echo '                      guest emulator-1 emulator-2 emulator-4 check)'
 	@echo 'LINUX_TARBALL=FILE    Linux 6.18.15 that is there already; BOCHS_TARBALL=FILE: Bochs 3.0'
 	@echo 'GUEST_KERNEL=FILE     another bzImage for the guest; ROUNDS=N length of its workload (50)'
 	@echo 'TOOLCHAIN=DIR         a Rust 1.85.0 with library source, instead of fetching one'
