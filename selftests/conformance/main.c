@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Start-up, console, traps: what the tests of the emulated PMU stand on. */
 #include <stdarg.h>
-#include "conf.h"
+#include "amd.h"
 
 #define COM1	0x3f8
 
@@ -295,6 +295,38 @@ void setup_gp(unsigned int n, u64 evtsel)
 	wrmsr(IA32_PERFEVTSEL0 + n, evtsel | SEL_EN);
 }
 
+static bool is_amd(void)
+{
+	u32 a, b, c, d;
+
+	cpuid(0, 0, &a, &b, &c, &d);
+	return b == 0x68747541;		/* "Auth", enticAMD */
+}
+
+static void test_amd(void)
+{
+	test_amd_registers();
+	test_amd_counting();
+	test_amd_overflow();
+	test_svm();
+	start_cpus();
+	note("%u CPUs", nr_cpus);
+	test_amd_smp();
+}
+
+static void test_intel(void)
+{
+	test_registers();
+	test_counting();
+	test_overflow();
+	test_rdpmc();
+	test_vmx();
+	test_cost();
+	start_cpus();
+	note("%u CPUs", nr_cpus);
+	test_smp();
+}
+
 void bsp_main(void);
 void bsp_main(void)
 {
@@ -312,15 +344,10 @@ void bsp_main(void)
 		set_gate(v, NULL);
 	load_tables(0);
 
-	test_registers();
-	test_counting();
-	test_overflow();
-	test_rdpmc();
-	test_vmx();
-	test_cost();
-	start_cpus();
-	note("%u CPUs", nr_cpus);
-	test_smp();
+	if (is_amd())
+		test_amd();
+	else
+		test_intel();
 
 	put_string("1..");
 	put_number(nr_tests, 10);

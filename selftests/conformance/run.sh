@@ -5,7 +5,8 @@
 # print its TAP. Succeeds only if every test passed and the plan was completed.
 # OUTDIR must hold conformance.iso and gets the emulator's configuration and logs.
 #
-# BIOS and VGABIOS name the ROM images, TIMEOUT the seconds that a run may take.
+# CPU is intel or amd. BIOS and VGABIOS name the ROM images, TIMEOUT the seconds
+# that a run may take.
 
 set -u
 if [ $# -lt 2 ]; then
@@ -17,7 +18,14 @@ out=$(realpath "$2")
 ncpus=${3:-1}
 bios=${BIOS:-/usr/share/bochs/BIOS-bochs-latest}
 vgabios=${VGABIOS:-/usr/share/vgabios/vgabios.bin}
-run=$out/cpus$ncpus
+cpu=${CPU:-intel}
+run=$out/$cpu-cpus$ncpus
+
+case $cpu in
+intel) model=sapphire_rapids ;;
+amd) model=epyc_genoa ;;
+*) echo "$0: CPU is intel or amd" >&2; exit 2 ;;
+esac
 
 for file in "$bochs" "$out/conformance.iso" "$bios" "$vgabios"; do
 	if [ ! -r "$file" ]; then
@@ -29,7 +37,7 @@ done
 mkdir -p "$run"
 rm -f "$run/console"
 cat > "$run/bochsrc" <<END
-cpu: model=sapphire_rapids, count=$ncpus, ips=100000000, ignore_bad_msrs=0, reset_on_triple_fault=0
+cpu: model=$model, count=$ncpus, ips=100000000, ignore_bad_msrs=0, reset_on_triple_fault=0
 memory: guest=128, host=128
 romimage: file="$bios"
 vgaromimage: file="$vgabios"

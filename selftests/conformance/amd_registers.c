@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+/* AMD: which registers exist, what they hold, and RDPMC. */
+#include "amd.h"
+
+#define CR4_PCE		BIT(8)
+
+void amd_reset(void)
+{
+	unsigned int n;
+
+	wrmsr(PERF_GLOBAL_CTL, 0);
+	for (n = 0; n < NR_CORE; n++) {
+		wrmsr(PERF_CTL(n), 0);
+		wrmsr(PERF_CTR(n), 0);
+	}
+	wrmsr(PERF_GLOBAL_STATUS_CLR, CORE_ALL);
+}
+
+void amd_setup(unsigned int n, u64 ctl)
+{
+	wrmsr(PERF_CTL(n), 0);
+	wrmsr(PERF_CTR(n), 0);
+	wrmsr(PERF_CTL(n), ctl | SEL_EN);
+}
+
+void amd_preset(unsigned int n, u64 count)
+{
+	wrmsr(PERF_CTR(n), -count & WIDTH_MASK);
+}
+
+static void check_reset_values(void)
+{
+	unsigned int n;
+	u64 sum = 0;
+
+	for (n = 0; n < NR_CORE; n++)
+		sum |= rdmsr(PERF_CTL(n)) | rdmsr(PERF_CTR(n));
+	is_u64(sum, 0, "reset: selectors and counters are 0");
+	is_u64(rdmsr(PERF_GLOBAL_CTL), CORE_ALL, "reset: PerfCntrGlobalCtl enables all counters");
+	is_u64(rdmsr(PERF_GLOBAL_STATUS), 0, "reset: PerfCntrGlobalStatus is 0");
+}
+
+static void check_cpuid(void)
+{
+	u32 a, b, c, d;
+
+	cpuid(0x80000000, 0, &a, &b, &c, &d);
+	ok(a >= 0x80000022, "CPUID: leaf 8000_0022H exists");
+	cpuid(0x80000022, 0, &a, &b, &c, &d);
+	is_u64(a, 1, "CPUID.8000_0022H: PerfMonV2, no LBR stack, no freezing");
+	is_u64(b & 0xf, NR_CORE, "CPUID.8000_0022H: core counters");
+	is_u64(b >> 4, 0, "CPUID.8000_0022H: no LBRs, no data fabric counters");
+	is_u64(c | d, 0, "CPUID.8000_0022H: no memory controller counters");
+	cpuid(0x80000001, 0, &a, &b, &c, &d);
+	is_u64(c >> 23 & 1, 1, "CPUID.8000_0001H: PerfCtrExtCore");
+	is_u64(c >> 24 & 1, 0, "CPUID.8000_0001H: no PerfCtrExtNB");
+	is_u64(c >> 28 & 1, 0, "CPUID.8000_0001H: no PerfCtrExtLLC");
+	cpuid(0xa, 0, &a, &b, &c, &d);
+	is_u64(a | b | c | d, 0, "CPUID.0AH: nothing");
+}
+
+/* Write each bit alone: those that exist stick, none faults. */
+static void check_bits(u32 msr, u64 valid, const char *name)
+{
+	unsigned int bit;
+	u64 faults = 0, wrong = 0;
+
+	for (bit = 0; bit < 64; bit++) {
+		if (wrmsr_safe(msr, BIT(bit)))
+			faults |= BIT(bit);
+		if (rdmsr(msr) != (valid & BIT(bit)))
+			wrong |= BIT(bit);
+	}
+	wrmsr(msr, 0);
+	is_u64(faults, 0, "%s: no bit faults", name);
+	is_u64(wrong, 0, "%s: bits that exist are stored, others are not", name);
+}
+
+static void check_status(void)
+{
+	u64 value;
+
+	is_u64(wrmsr_safe(PERF_GLOBAL_STATUS, 0), VEC_GP, "PerfCntrGlobalStatus: read only");
+	wrmsr(PERF_GLOBAL_STATUS_SET, 0x15);
+	is_u64(rdmsr(PERF_GLOBAL_STATUS), 0x15, "PerfCntrGlobalStatusSet sets");
+	wrmsr(PERF_GLOBAL_STATUS_SET, 0x2);
+	is_u64(rdmsr(PERF_GLOBAL_STATUS), 0x17, "PerfCntrGlobalStatusSet clears nothing");
+	wrmsr(PERF_GLOBAL_STATUS_CLR, 0x5);
+	is_u64(rdmsr(PERF_GLOBAL_STATUS), 0x12, "PerfCntrGlobalStatusClr clears");
+	is_u64(rdmsr(PERF_GLOBAL_STATUS_SET), 0, "PerfCntrGlobalStatusSet reads as 0");
+	is_u64(rdmsr(PERF_GLOBAL_STATUS_CLR), 0, "PerfCntrGlobalStatusClr reads as 0");
+	wrmsr(PERF_GLOBAL_STATUS_CLR, ~0ull);
+	is_u64(rdmsr(PERF_GLOBAL_STATUS), 0, "PerfCntrGlobalStatusClr: bits that do not exist");
+	wrmsr(PERF_GLOBAL_STATUS_SET, ~0ull);
+	is_u64(rdmsr(PERF_GLOBAL_STATUS), CORE_ALL,
+	       "PerfCntrGlobalStatusSet: bits that do not exist");
+	wrmsr(PERF_GLOBAL_STATUS_CLR, CORE_ALL);
+	is_u64(rdmsr_safe(PERF_GLOBAL_STATUS_SET + 1, &value), VEC_GP,
+	       "nothing behind PerfCntrGlobalStatusSet");
+}
+
+static void check_legacy(void)
+{
+	unsigned int n;
+	u64 bad = 0;
+
+	for (n = 0; n < NR_LEGACY; n++) {
+		wrmsr(LEGACY_PERF_CTL0 + n, 0x1000 + n);
+		wrmsr(LEGACY_PERF_CTR0 + n, 0x123456789000 + n);
+		if (rdmsr(PERF_CTL(n)) != 0x1000 + n || rdmsr(PERF_CTR(n)) != 0x123456789000 + n)
+			bad |= BIT(n);
+		wrmsr(PERF_CTL(n), 0x2000 + n);
+		wrmsr(PERF_CTR(n), 0x987654321000 + n);
+		if (rdmsr(LEGACY_PERF_CTL0 + n) != 0x2000 + n ||
+		    rdmsr(LEGACY_PERF_CTR0 + n) != 0x987654321000 + n)
+			bad |= BIT(n);
+	}
+	is_u64(bad, 0, "the legacy registers are the first four counters'");
+	amd_reset();
+}
+
+static void check_absent(void)
+{
+	static const u32 absent[] = {
+		PERF_CTL(NR_CORE), PERF_CTR(NR_CORE), LEGACY_PERF_CTR0 + NR_LEGACY, IA32_PMC0,
+		IA32_PERFEVTSEL0, IA32_PERF_GLOBAL_CTRL, IA32_PERF_CAPABILITIES,
+		IA32_FIXED_CTR_CTRL,
+	};
+	unsigned int n;
+	u64 value;
+
+	for (n = 0; n < ARRAY_SIZE(absent); n++)
+		ok(rdmsr_safe(absent[n], &value) == VEC_GP, "no MSR %x", absent[n]);
+}
+
+static volatile u64 user_vector, user_value;
+
+static void user_rdpmc(void)
+{
+	u64 value;
+
+	user_vector = rdpmc_safe(0, &value);
+	user_value = value;
+	asm volatile("int $" STR(VEC_LEAVE_USER));
+}
+
+static void check_rdpmc(void)
+{
+	static const u32 invalid[] = { NR_CORE, 0xa, 0x10, 0x40000000, 0x80000000, 0xffffffff };
+	unsigned int n;
+	u64 bad = 0, value;
+
+	for (n = 0; n < NR_CORE; n++)
+		wrmsr(PERF_CTR(n), 0xfedcba987000 + n);
+	for (n = 0; n < NR_CORE; n++)
+		if (rdpmc(n) != 0xfedcba987000 + n)
+			bad |= BIT(n);
+	is_u64(bad, 0, "RDPMC reads all 48 bits of each counter");
+	for (n = 0; n < ARRAY_SIZE(invalid); n++)
+		ok(rdpmc_safe(invalid[n], &value) == VEC_GP, "RDPMC: #GP for index %x", invalid[n]);
+
+	set_gate(VEC_LEAVE_USER, leave_user);
+	write_cr(4, read_cr(4) & ~CR4_PCE);
+	enter_user(user_rdpmc, user_stack + sizeof(user_stack) - 8);
+	is_u64(user_vector, VEC_GP, "RDPMC: #GP in user mode with CR4.PCE 0");
+	write_cr(4, read_cr(4) | CR4_PCE);
+	enter_user(user_rdpmc, user_stack + sizeof(user_stack) - 8);
+	ok(!user_vector && user_value == 0xfedcba987000,
+	   "RDPMC: works in user mode with CR4.PCE 1");
+	write_cr(4, read_cr(4) & ~CR4_PCE);
+	amd_reset();
+}
+
+void test_amd_registers(void)
+{
+	check_reset_values();
+	check_cpuid();
+	wrmsr(PERF_GLOBAL_CTL, 0);
+	check_bits(PERF_CTL(0), PERF_CTL_VALID, "PERF_CTL0");
+	check_bits(PERF_CTL(5), PERF_CTL_VALID, "PERF_CTL5");
+	check_bits(LEGACY_PERF_CTL0 + 3, PERF_CTL_VALID, "PerfEvtSel3");
+	check_bits(PERF_CTR(0), WIDTH_MASK, "PERF_CTR0");
+	check_bits(PERF_CTR(5), WIDTH_MASK, "PERF_CTR5");
+	check_bits(PERF_GLOBAL_CTL, CORE_ALL, "PerfCntrGlobalCtl");
+	check_status();
+	check_legacy();
+	check_absent();
+	check_rdpmc();
+}

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0
+/* AMD: counting across VMRUN and #VMEXIT, and what SVM does with RDPMC, MSRs and PMIs. */
+#include "amd.h"
+
+/* VMCB: what is used of it */
+#define VMCB_EXCEPTIONS		0x008
+#define VMCB_MISC1		0x00c
+#define VMCB_MISC2		0x010
+#define VMCB_MSRPM		0x048
+#define VMCB_IOPM		0x040
+#define VMCB_ASID		0x058
+#define VMCB_EXITCODE		0x070
+#define VMCB_EXITINFO1		0x078
+#define VMCB_EXITINTINFO	0x088
+#define VMCB_EVENTINJ		0x0a8
+#define VMCB_NRIP		0x0c8
+#define VMCB_ES			0x400
+#define VMCB_CS			0x410
+#define VMCB_SS			0x420
+#define VMCB_DS			0x430
+#define VMCB_GDTR		0x460
+#define VMCB_IDTR		0x480
+#define VMCB_CPL		0x4cb
+#define VMCB_EFER		0x4d0
+#define VMCB_CR4		0x548
+#define VMCB_CR3		0x550
+#define VMCB_CR0		0x558
+#define VMCB_DR7		0x560
+#define VMCB_DR6		0x568
+#define VMCB_RFLAGS		0x570
+#define VMCB_RIP		0x578
+#define VMCB_RSP		0x5d8
+
+#define MISC1_INTR		BIT(0)
+#define MISC1_NMI		BIT(1)
+#define MISC1_RDPMC		BIT(15)
+#define MISC1_CPUID		BIT(18)
+#define MISC1_MSR		BIT(28)
+#define MISC1_SHUTDOWN		BIT(31)
+#define MISC2_VMRUN		BIT(0)
+#define MISC2_VMMCALL		BIT(1)
+
+#define VMEXIT_EXCP(n)		(0x40 + (n))
+#define VMEXIT_INTR		0x60
+#define VMEXIT_NMI		0x61
+#define VMEXIT_RDPMC		0x6f
+#define VMEXIT_CPUID		0x72
+#define VMEXIT_MSR		0x7c
+#define VMEXIT_VMMCALL		0x81
+
+#define EVENT_NMI		(BIT(31) | 2 << 8 | 2)
+#define EVENT_EXCEPTION(v)	(BIT(31) | 3 << 8 | (v))
+#define EVENT_SOFT_INT(v)	(BIT(31) | 4 << 8 | (v))
+
+/* Host instructions between the two WRMSRs around VMRUN, the second included. */
+#define SVM_HOST_INSNS		5
+
+static u8 vmcb[4096] __attribute__((aligned(4096), used));
+static u8 host_save[4096] __attribute__((aligned(4096)));
+static u8 msrpm[8192] __attribute__((aligned(4096)));
+static u8 iopm[12288] __attribute__((aligned(4096)));
+static u8 guest_stack[8192] __attribute__((aligned(16)));
+static u64 host_ctl __attribute__((used));
+
+#define VMCB8(offset)	(*(volatile u8 *)(vmcb + (offset)))
+#define VMCB16(offset)	(*(volatile u16 *)(vmcb + (offset)))
+#define VMCB32(offset)	(*(volatile u32 *)(vmcb + (offset)))
+#define VMCB64(offset)	(*(volatile u64 *)(vmcb + (offset)))
+
+/* Everything between the WRMSRs is written out here, as it counts: SVM_HOST_INSNS. */
+void svm_enter(void);
+asm(".text\n"
+    "svm_enter:\n"
+    "	push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+    "	clgi\n"
+    "	lea scratch(%rip), %rbx\n"
+    "	mov host_ctl(%rip), %eax\n"
+    "	mov host_ctl + 4(%rip), %edx\n"
+    "	mov $0xc0000301, %ecx\n"
+    "	wrmsr\n"
+    "	lea vmcb(%rip), %rax\n"
+    "	vmrun\n"
+    "	mov $0xc0000301, %ecx\n"
+    "	xor %eax, %eax\n"
+    "	xor %edx, %edx\n"
+    "	wrmsr\n"
+    "	stgi\n"
+    "	pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
+    "	ret\n");
+
+static void set_segment(unsigned int offset, u16 selector, u16 attributes)
+{
+	VMCB16(offset) = selector;
+	VMCB16(offset + 2) = attributes;
+	VMCB32(offset + 4) = ~0u;
+	VMCB64(offset + 8) = 0;
+}
+
+static void set_cpl(unsigned int cpl)
+{
+	VMCB8(VMCB_CPL) = cpl;
+	set_segment(VMCB_CS, cpl ? SEL_USER_CODE64 | 3 : SEL_CODE64, cpl ? 0xafb : 0xa9b);
+	set_segment(VMCB_SS, cpl ? SEL_USER_DATA | 3 : SEL_DATA, cpl ? 0xcf3 : 0xc93);
+}
+
+static void init_vmcb(void)
+{
+	struct { u16 limit; u64 base; } __attribute__((packed)) gdtr, idtr;
+	unsigned int n;
+
+	for (n = 0; n < sizeof(vmcb); n++)
+		vmcb[n] = 0;
+	asm volatile("sgdt %0" : "=m"(gdtr));
+	asm volatile("sidt %0" : "=m"(idtr));
+	VMCB32(VMCB_MISC1) = MISC1_SHUTDOWN;
+	VMCB32(VMCB_MISC2) = MISC2_VMRUN | MISC2_VMMCALL;
+	VMCB64(VMCB_MSRPM) = (u64)msrpm;
+	VMCB64(VMCB_IOPM) = (u64)iopm;
+	VMCB32(VMCB_ASID) = 1;
+	set_segment(VMCB_ES, SEL_DATA, 0xc93);
+	set_segment(VMCB_DS, SEL_DATA, 0xc93);
+	set_cpl(0);
+	VMCB16(VMCB_GDTR + 4) = gdtr.limit;
+	VMCB64(VMCB_GDTR + 8) = gdtr.base;
+	VMCB16(VMCB_IDTR + 4) = idtr.limit;
+	VMCB64(VMCB_IDTR + 8) = idtr.base;
+	VMCB64(VMCB_EFER) = rdmsr(IA32_EFER);
+	VMCB64(VMCB_CR0) = read_cr(0);
+	VMCB64(VMCB_CR3) = read_cr(3);
+	VMCB64(VMCB_CR4) = read_cr(4);
+	VMCB64(VMCB_DR6) = 0xffff0ff0;
+	VMCB64(VMCB_DR7) = 0x400;
+	VMCB64(VMCB_RFLAGS) = 2;
+	VMCB64(VMCB_RSP) = (u64)guest_stack + sizeof(guest_stack);
+}
+
+/* Run the guest from rip until it exits, return the exit code. */
+static u64 svm_run(void *rip, u64 ctl)
+{
+	VMCB64(VMCB_RIP) = (u64)rip;
+	host_ctl = ctl;
+	svm_enter();
+	return VMCB64(VMCB_EXITCODE);
+}
+
+/* ------------------------------------------------------------- the guest */
+
+#define GUEST(name, body)						\
+	void name(void);						\
+	asm(".text\n.globl " #name "\n.balign 64\n" #name ":\n" body "\nvmmcall\njmp .\n")
+
+GUEST(amd_guest_100_nops, ".rept 100; nop; .endr");
+GUEST(amd_guest_branches, "mov $50, %ecx; 1: loop 1b");
+GUEST(amd_guest_cpuid, "nop; nop; cpuid; nop");
+GUEST(amd_guest_rdpmc, "xor %ecx, %ecx; rdpmc; mov %eax, (%rbx)");
+GUEST(amd_guest_spin, "1: jmp 1b");
+GUEST(amd_guest_msr, "mov 8(%rbx), %ecx; rdmsr; mov %eax, (%rbx)");
+GUEST(amd_guest_wrmsr, "mov 8(%rbx), %ecx; mov $0x1234, %eax; xor %edx, %edx; wrmsr");
+
+/* Counter 0 counts instructions, 1 branches; where says HostOnly and GuestOnly. */
+static void setup_counters(u64 where)
+{
+	amd_reset();
+	amd_setup(0, AMD_INSNS | SEL_OS | where);
+	amd_setup(1, AMD_BRANCHES | SEL_OS | where);
+}
+
+static void check_counts(u64 insns, u64 branches, const char *what)
+{
+	is_u64(CTR(0), insns, "%s: instructions", what);
+	is_u64(CTR(1), branches, "%s: branches", what);
+}
+
+static void check_guest_only(void)
+{
+	setup_counters(GUEST_ONLY);
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "SVM: the guest runs");
+	check_counts(1 + 100, 1, "GuestOnly: VMRUN and the guest, not the VMMCALL that exits");
+	svm_run(amd_guest_branches, CORE_ALL);
+	check_counts(101 + 1 + 51, 1 + 1 + 50, "GuestOnly: and once more");
+	setup_counters(GUEST_ONLY);
+	VMCB32(VMCB_MISC1) |= MISC1_CPUID;
+	is_u64(svm_run(amd_guest_cpuid, CORE_ALL), VMEXIT_CPUID, "SVM: CPUID exits");
+	check_counts(1 + 2, 1, "GuestOnly: not the CPUID that exits");
+	VMCB32(VMCB_MISC1) &= ~MISC1_CPUID;
+	setup_counters(GUEST_ONLY);
+	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr; jmp 1f; 1:");
+	check_counts(0, 0, "GuestOnly: nothing outside of guests");
+}
+
+static void check_host_only(void)
+{
+	setup_counters(HOST_ONLY);
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	check_counts(SVM_HOST_INSNS, 1, "HostOnly: the host, #VMEXIT as an exception");
+	setup_counters(HOST_ONLY);
+	svm_run(amd_guest_branches, CORE_ALL);
+	check_counts(SVM_HOST_INSNS, 1, "HostOnly: whatever the guest does");
+	setup_counters(HOST_ONLY);
+	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_counts(100 + MEASURE_OVERHEAD, 0, "HostOnly: outside of guests");
+}
+
+static void check_both(void)
+{
+	setup_counters(0);
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	check_counts(SVM_HOST_INSNS + 1 + 100, 2, "neither bit: host and guest");
+	setup_counters(HOST_ONLY | GUEST_ONLY);
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	check_counts(SVM_HOST_INSNS + 1 + 100, 2, "both bits: host and guest");
+	setup_counters(GUEST_ONLY);
+	svm_run(amd_guest_100_nops, 0);
+	check_counts(0, 0, "PerfCntrGlobalCtl is not switched: off is off");
+}
+
+/* VMRUN counts at the privilege level of the guest. */
+static void check_levels(void)
+{
+	amd_reset();
+	amd_setup(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
+	amd_setup(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
+	amd_setup(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
+	amd_setup(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	is_u64(CTR(0), 1, "VMRUN to CPL 0: OS");
+	is_u64(CTR(1), 0, "VMRUN to CPL 0: USR");
+	is_u64(CTR(2), 1, "VMRUN to CPL 0: USR and OS");
+	is_u64(CTR(3), 0, "VMRUN to CPL 0: instructions, USR");
+	amd_reset();
+	amd_setup(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
+	amd_setup(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
+	amd_setup(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
+	amd_setup(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
+	set_cpl(3);
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "SVM: a guest in user mode");
+	is_u64(CTR(0), 0, "VMRUN to CPL 3: OS");
+	is_u64(CTR(1), 1, "VMRUN to CPL 3: USR");
+	is_u64(CTR(2), 1, "VMRUN to CPL 3: USR and OS");
+	is_u64(CTR(3), 1 + 100, "VMRUN to CPL 3: instructions, USR");
+	set_cpl(0);
+	VMCB64(VMCB_RSP) = (u64)guest_stack + sizeof(guest_stack);
+}
+
+static void check_svme_off(void)
+{
+	u64 efer = rdmsr(IA32_EFER);
+	u32 lo = efer, hi = efer >> 32, msr = IA32_EFER;
+
+	wrmsr(IA32_EFER, efer & ~EFER_SVME);
+	setup_counters(HOST_ONLY);
+	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_counts(0, 0, "EFER.SVME 0: HostOnly does not count");
+	setup_counters(HOST_ONLY | GUEST_ONLY);
+	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_counts(0, 0, "EFER.SVME 0: HostOnly with GuestOnly does not count");
+	setup_counters(0);
+	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_counts(100 + MEASURE_OVERHEAD, 0, "EFER.SVME 0: without the bits all counts");
+	/* WRMSR to EFER, then NOP and what disables again. */
+	setup_counters(HOST_ONLY);
+	wrmsr(PERF_GLOBAL_CTL, CORE_ALL);
+	asm volatile("wrmsr; nop; mov $0xc0000301, %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
+		     : "+a"(lo), "+d"(hi), "+c"(msr) : : "memory", "cc");
+	check_counts(1 + MEASURE_OVERHEAD, 0,
+		     "EFER.SVME set: HostOnly counts from the next instruction");
+}
+
+/* The permission map has two bits for each MSR, the one for writes on top. */
+static void set_msrpm(u32 msr, unsigned int bits)
+{
+	u32 base = msr >= 0xc0010000 ? 4096 : msr >= 0xc0000000 ? 2048 : 0;
+	u32 bit = (msr & 0x1fff) * 2;
+
+	msrpm[base + bit / 8] &= ~(3 << bit % 8);
+	msrpm[base + bit / 8] |= bits << bit % 8;
+}
+
+static bool msr_exits(u32 msr, bool write)
+{
+	u64 code;
+
+	((u32 *)scratch)[2] = msr;
+	code = svm_run(write ? amd_guest_wrmsr : amd_guest_msr, 0);
+	return code == VMEXIT_MSR && VMCB64(VMCB_EXITINFO1) == write;
+}
+
+static void check_msrs(void)
+{
+	static const u32 msrs[] = {
+		PERF_CTL(0), PERF_CTR(0), PERF_CTL(5), PERF_CTR(5), LEGACY_PERF_CTL0,
+		LEGACY_PERF_CTR0 + 3,
+		PERF_GLOBAL_CTL, PERF_GLOBAL_STATUS_CLR, PERF_GLOBAL_STATUS_SET,
+	};
+	unsigned int n;
+	u64 bad = 0;
+
+	VMCB32(VMCB_MISC1) |= MISC1_MSR;
+	for (n = 0; n < ARRAY_SIZE(msrs); n++) {
+		set_msrpm(msrs[n], 1);
+		if (!msr_exits(msrs[n], false) || msr_exits(msrs[n], true))
+			bad |= BIT(n);
+		set_msrpm(msrs[n], 2);
+		if (msr_exits(msrs[n], false) || !msr_exits(msrs[n], true))
+			bad |= BIT(n);
+		set_msrpm(msrs[n], 0);
+		if (msr_exits(msrs[n], false) || msr_exits(msrs[n], true))
+			bad |= BIT(n);
+	}
+	is_u64(bad, 0, "MSR permission map: read and write of each PMU register");
+	VMCB32(VMCB_MISC1) &= ~MISC1_MSR;
+	amd_reset();
+	wrmsr(PERF_CTR(3), 0x5678);
+	((u32 *)scratch)[2] = PERF_CTR(3);
+	svm_run(amd_guest_msr, 0);
+	is_u64(*(u32 *)scratch, 0x5678, "without interception the guest reads the counter");
+	svm_run(amd_guest_wrmsr, 0);
+	is_u64(CTR(3), 0x1234, "without interception the guest writes the counter");
+	amd_reset();
+}
+
+static void check_rdpmc(void)
+{
+	amd_reset();
+	wrmsr(PERF_CTR(0), 0x777);
+	VMCB32(VMCB_MISC1) |= MISC1_RDPMC;
+	is_u64(svm_run(amd_guest_rdpmc, 0), VMEXIT_RDPMC, "RDPMC exits");
+	is_u64(VMCB64(VMCB_NRIP), VMCB64(VMCB_RIP) + 2, "RDPMC exits: nRIP");
+	VMCB32(VMCB_EXCEPTIONS) = BIT(VEC_GP);
+	set_cpl(3);
+	is_u64(svm_run(amd_guest_rdpmc, 0), VMEXIT_EXCP(VEC_GP),
+	       "RDPMC: #GP at CPL 3 comes before the intercept");
+	set_cpl(0);
+	VMCB32(VMCB_EXCEPTIONS) = 0;
+	VMCB32(VMCB_MISC1) &= ~MISC1_RDPMC;
+	*(u32 *)scratch = 0;
+	is_u64(svm_run(amd_guest_rdpmc, 0), VMEXIT_VMMCALL, "RDPMC does not exit");
+	is_u64(*(u32 *)scratch, 0x777, "RDPMC reads");
+	amd_reset();
+}
+
+static void check_guest_pmi(void)
+{
+	u64 bad = 0, count;
+
+	VMCB32(VMCB_MISC1) |= MISC1_NMI | MISC1_INTR;
+	apic_write(APIC_LVTPC, LVT_NMI);
+	for (count = 2; count < 100; count++) {
+		setup_counters(GUEST_ONLY);
+		amd_setup(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
+		amd_preset(0, count);
+		pmi_count = 0;
+		/* The first to count is VMRUN. */
+		if (svm_run(amd_guest_100_nops, CORE_ALL) != VMEXIT_NMI ||
+		    VMCB64(VMCB_RIP) != (u64)amd_guest_100_nops + count - 1 || CTR(0) || pmi_count != 1)
+			bad++;
+	}
+	ok(!bad,
+	   "guest PMI: NMI exits right after the instruction that overflows (%lu wrong)", bad);
+	is_u64(apic_read(APIC_LVTPC), LVT_NMI, "guest PMI: the LVT entry is not masked");
+
+	setup_counters(GUEST_ONLY);
+	amd_setup(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
+	amd_preset(0, 1);
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_NMI, "guest PMI: by VMRUN itself");
+	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops,
+	       "guest PMI: before the guest's first instruction");
+
+	setup_counters(GUEST_ONLY);
+	amd_setup(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
+	amd_preset(0, 51);
+	apic_write(APIC_LVTPC, VEC_PMI);
+	VMCB64(VMCB_RFLAGS) = 0x202;
+	pmi_count = 0;
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_INTR, "guest PMI: fixed vector exits");
+	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops + 50,
+	       "guest PMI: at the right instruction");
+	asm volatile("sti; nop; nop; cli");
+	is_u64(pmi_count, 1, "guest PMI: the host takes it");
+
+	setup_counters(GUEST_ONLY);
+	amd_setup(1, AMD_BRANCHES | SEL_OS | SEL_INT | GUEST_ONLY);
+	amd_preset(1, 100001);
+	is_u64(svm_run(amd_guest_spin, CORE_ALL), VMEXIT_INTR, "guest PMI: ends a loop");
+	is_u64(CTR(0), 100001, "guest PMI: after exactly so many branches");
+	asm volatile("sti; nop; nop; cli");
+	VMCB64(VMCB_RFLAGS) = 2;
+	apic_write(APIC_LVTPC, LVT_MASKED);
+	VMCB32(VMCB_MISC1) &= ~(MISC1_NMI | MISC1_INTR);
+	amd_reset();
+}
+
+/* Events that VMRUN injects: what they push, and that they are branches. */
+static void check_injection(void)
+{
+	set_gate(VEC_NMI, quick_iret);
+	setup_counters(GUEST_ONLY);
+	VMCB64(VMCB_EVENTINJ) = EVENT_NMI;
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "inject an NMI");
+	check_counts(1 + 1 + 100, 1 + 1 + 1, "inject an NMI");
+	set_gate(VEC_NMI, NULL);
+
+	set_gate(VEC_INT, quick_iret);
+	setup_counters(GUEST_ONLY);
+	VMCB64(VMCB_EVENTINJ) = EVENT_SOFT_INT(VEC_INT);
+	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 10;
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL,
+	       "inject a software interrupt");
+	check_counts(1 + 1 + 90, 1 + 1 + 1, "inject a software interrupt: returns to nRIP");
+	set_gate(VEC_INT, NULL);
+
+	set_gate(3, quick_iret);
+	setup_counters(GUEST_ONLY);
+	VMCB64(VMCB_EVENTINJ) = EVENT_EXCEPTION(3);
+	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 20;
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	check_counts(1 + 1 + 80, 1 + 1 + 1, "inject #BP: returns to nRIP");
+	set_gate(3, NULL);
+
+	set_gate(VEC_UD, quick_skip2);
+	setup_counters(GUEST_ONLY);
+	VMCB64(VMCB_EVENTINJ) = EVENT_EXCEPTION(VEC_UD);
+	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 20;
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	check_counts(1 + 2 + 98, 1 + 1 + 1, "inject #UD: a fault, nRIP is not used");
+	set_gate(VEC_UD, NULL);
+
+	/* Beyond the IDT's limit: #GP, which exits. VMRUN has retired nevertheless. */
+	VMCB32(VMCB_EXCEPTIONS) = BIT(VEC_GP);
+	VMCB16(VMCB_IDTR + 4) = 16 * 32 - 1;
+	setup_counters(GUEST_ONLY);
+	VMCB64(VMCB_EVENTINJ) = EVENT_SOFT_INT(VEC_INT);
+	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 10;
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_EXCP(VEC_GP),
+	       "inject what cannot be delivered");
+	check_counts(1, 1, "inject what cannot be delivered");
+	is_u64(VMCB32(VMCB_EXITINTINFO), EVENT_SOFT_INT(VEC_INT),
+	       "inject what cannot be delivered: EXITINTINFO");
+	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops, "inject what cannot be delivered: RIP");
+	VMCB32(VMCB_EXCEPTIONS) = 0;
+	init_vmcb();
+	amd_reset();
+}
+
+void test_svm(void)
+{
+	u32 a, b, c, d;
+
+	cpuid(0x80000001, 0, &a, &b, &c, &d);
+	if (!ok(c & BIT(2), "SVM: there is"))
+		return;
+	wrmsr(IA32_EFER, rdmsr(IA32_EFER) | EFER_SVME);
+	wrmsr(VM_HSAVE_PA, (u64)host_save);
+	init_vmcb();
+	check_guest_only();
+	check_host_only();
+	check_both();
+	check_levels();
+	check_svme_off();
+	check_msrs();
+	check_rdpmc();
+	check_guest_pmi();
+	check_injection();
+	wrmsr(IA32_EFER, rdmsr(IA32_EFER) & ~EFER_SVME);
+}
