@@ -31,6 +31,8 @@
 #define AMD_L2_REFS	0xff60
 #define AMD_L2_MISSES	0x0964
 
+#define VEC_DB		1
+
 #define EFER_SVME	BIT(12)
 
 /* As MEASURE() for Intel. */

@@ -146,7 +146,7 @@ static u64 svm_run(void *rip, u64 ctl)
 /* ------------------------------------------------------------- the guest */
 
 #define GUEST(name, body)						\
-	void name(void);						\
+	extern char name[];						\
 	asm(".text\n.globl " #name "\n.balign 64\n" #name ":\n" body "\nvmmcall\njmp .\n")
 
 GUEST(amd_guest_100_nops, ".rept 100; nop; .endr");
@@ -352,7 +352,8 @@ static void check_guest_pmi(void)
 		pmi_count = 0;
 		/* The first to count is VMRUN. */
 		if (svm_run(amd_guest_100_nops, CORE_ALL) != VMEXIT_NMI ||
-		    VMCB64(VMCB_RIP) != (u64)amd_guest_100_nops + count - 1 || CTR(0) || pmi_count != 1)
+		    VMCB64(VMCB_RIP) != (u64)amd_guest_100_nops + count - 1 || CTR(0) ||
+		    pmi_count != 1 || VMCB64(VMCB_NRIP))
 			bad++;
 	}
 	ok(!bad,
@@ -442,6 +443,71 @@ static void check_injection(void)
 	amd_reset();
 }
 
+/* What VMRUN injects cannot be delivered, the #GP exits: with this error code. */
+static u64 undeliverable(u64 event)
+{
+	VMCB32(VMCB_EXCEPTIONS) = BIT(VEC_GP);
+	VMCB16(VMCB_IDTR + 4) = 0;
+	VMCB64(VMCB_EVENTINJ) = event;
+	if (svm_run(amd_guest_100_nops, 0) != VMEXIT_EXCP(VEC_GP))
+		return ~0ull;
+	return VMCB64(VMCB_EXITINFO1);
+}
+
+static void check_error_codes(void)
+{
+	is_u64(undeliverable(EVENT_EXCEPTION(VEC_UD)), VEC_UD * 8 | 2,
+	       "error code: an exception is no external event");
+	is_u64(undeliverable(EVENT_SOFT_INT(VEC_INT)), VEC_INT * 8 | 2,
+	       "error code: a software interrupt is no external event");
+	is_u64(undeliverable(EVENT_NMI), VEC_NMI * 8 | 3, "error code: an NMI is an external event");
+	is_u64(undeliverable(BIT(31) | VEC_PMI), VEC_PMI * 8 | 3,
+	       "error code: an interrupt is an external event");
+	VMCB32(VMCB_EXCEPTIONS) = 0;
+	init_vmcb();
+}
+
+static volatile u64 host_traps;
+
+static void count_host_trap(struct regs *regs)
+{
+	(void)regs;
+	host_traps++;
+}
+
+/* #DB: what is intercepted, and that the host sees nothing of the guest's. */
+static void check_debug(void)
+{
+	VMCB32(VMCB_EXCEPTIONS) = BIT(VEC_DB);
+	VMCB64(VMCB_RFLAGS) = 0x102;
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_EXCP(VEC_DB), "single step: #DB exits");
+	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops + 1, "single step: after one instruction");
+	is_u64(VMCB64(VMCB_DR6), 0xffff4ff0, "single step: BS in DR6");
+	is_u64(VMCB64(VMCB_NRIP), 0, "single step: no nRIP");
+
+	host_traps = 0;
+	set_trap_handler(VEC_DB, count_host_trap);
+	VMCB32(VMCB_MISC1) |= MISC1_CPUID;
+	VMCB64(VMCB_DR6) = 0xffff0ff0;
+	VMCB64(VMCB_RFLAGS) = 0x102;
+	is_u64(svm_run(amd_guest_cpuid + 2, 0), VMEXIT_CPUID, "single step: CPUID exits first");
+	is_u64(VMCB64(VMCB_NRIP), (u64)amd_guest_cpuid + 4, "single step: nRIP of the CPUID");
+	asm volatile("nop; nop");
+	is_u64(host_traps, 0, "single step: the host is not stepped");
+	set_trap_handler(VEC_DB, NULL);
+	VMCB32(VMCB_MISC1) &= ~MISC1_CPUID;
+
+	asm volatile("mov %0, %%dr2" : : "r"((u64)amd_guest_100_nops + 7));
+	VMCB64(VMCB_DR6) = 0xffff0ff0;
+	VMCB64(VMCB_DR7) = 0x400 | BIT(4);
+	VMCB64(VMCB_RFLAGS) = 2;
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_EXCP(VEC_DB), "breakpoint: #DB exits");
+	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops + 7, "breakpoint: before the instruction");
+	is_u64(VMCB64(VMCB_DR6), 0xffff0ff4, "breakpoint: B2 in DR6");
+	asm volatile("mov %0, %%dr2" : : "r"(0ull));
+	init_vmcb();
+}
+
 void test_svm(void)
 {
 	u32 a, b, c, d;
@@ -461,5 +527,7 @@ void test_svm(void)
 	check_rdpmc();
 	check_guest_pmi();
 	check_injection();
+	check_error_codes();
+	check_debug();
 	wrmsr(IA32_EFER, rdmsr(IA32_EFER) & ~EFER_SVME);
 }
