@@ -6,8 +6,8 @@
 set -euo pipefail
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-BUILD=${BUILD:-$TOP/build}
-CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvm-mediated-pmu}
+BUILD=$(realpath -m -- "${BUILD:-$TOP/build}")
+CACHE=$(realpath -m -- "${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvm-mediated-pmu}")
 CPU=${CPU:-intel}
 NCPUS=${NCPUS:-2}
 DEBUG=${DEBUG:-0}
@@ -21,9 +21,16 @@ unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL GNUMAKEFLAGS
 
 note() { printf '  %-8s %s\n' "$1" "${*:2}" >&2; }
 
-# die WHAT-HAPPENED; WHAT-TO-DO: one line, and out.
+# die WHAT-HAPPENED; WHAT-TO-DO: one line, and out. Whatever failed on a full
+# disk, failed for that.
 die() {
-	printf 'error: %s\n' "$*" >&2
+	local free
+	free=$(df -Pm "$BUILD" 2>/dev/null | awk 'NR == 2 { print $4 }') || :
+	if [ "${free:-9}" -lt 2 ]; then
+		printf 'error: the disk of %s is full; make room and run again (%s)\n' "$BUILD" "$*" >&2
+	else
+		printf 'error: %s\n' "$*" >&2
+	fi
 	exit 1
 }
 
@@ -39,6 +46,15 @@ esac
 KOUT=$BUILD/linux-$FLAVOUR
 export FLAVOUR KOUT
 
+# writable DIR VARIABLE: it, or what it would be made in.
+writable() {
+	local dir=$1
+	while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
+	[ -d "$dir" ] || die "$dir is not a directory; set $2= to another place"
+	[ -w "$dir" ] || die "cannot write to $dir; set $2= to another place"
+}
+writable "$BUILD" BUILD
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # need TOOL...: each must be there.
@@ -49,12 +65,13 @@ need() {
 	done
 }
 
-# need_space DIR MEGABYTES
+# need_space BUILD|CACHE MEGABYTES
 need_space() {
 	local free
-	mkdir -p "$1" 2>/dev/null || die "cannot create $1; check its permissions"
-	free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
-	[ "$free" -ge "$2" ] || die "$1 has $free MB free but $2 MB are needed; make room, or set BUILD= to another disk"
+	writable "${!1}" "$1"
+	mkdir -p "${!1}" || die "cannot create ${!1}; set $1= to another place"
+	free=$(df -Pm "${!1}" | awk 'NR == 2 { print $4 }')
+	[ "$free" -ge "$2" ] || die "${!1} has $free MB free but $2 MB are needed; make room, or set $1= to another disk"
 }
 
 # hash_of FILE...: one line for the content of all the files, in that order.
@@ -72,16 +89,19 @@ stamp() {
 	printf '%s\n' "$2" >"$1.tmp" && mv "$1.tmp" "$1"
 }
 
-# logged LOG LABEL COMMAND...: run quietly, with a sign of life every few
-# seconds; on failure show the end of the log.
-logged() {
+# attempt LOG LABEL COMMAND...: run quietly, with a sign of life every few
+# seconds.
+attempt() {
 	local log=$1 label=$2 pid start=$SECONDS last=$SECONDS
 	shift 2
 	mkdir -p "$(dirname "$log")"
+	# A process group of its own: an interrupted run must not leave a build
+	# going on behind it.
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
-	# An interrupted run must not leave a build going on behind it.
-	trap 'kill "$pid" 2>/dev/null || :; exit 130' INT TERM
+	set +m
+	trap 'kill -- "-$pid" 2>/dev/null || :; exit 130' INT TERM
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.3
 		if [ $((SECONDS - last)) -ge 10 ]; then
@@ -90,18 +110,21 @@ logged() {
 		fi
 	done
 	trap - INT TERM
-	if ! wait "$pid"; then
-		tail -n 15 "$log" >&2
-		if grep -q 'No space left on device' "$log"; then
-			die "$label: the disk is full; make room and run again"
-		fi
-		die "$label failed; the whole log is in $log"
-	fi
+	wait "$pid"
+}
+
+# logged LOG LABEL COMMAND...: attempt it; on failure show the end of the log,
+# and out.
+logged() {
+	attempt "$@" && return
+	tail -n 15 "$1" >&2
+	die "$2 failed; the whole log is in $1"
 }
 
 progress_line() {
 	local line
-	line=$(tail -n 1 "$1" 2>/dev/null | tr -d '\r\0' | cut -c1-60) || :
+	# Of a compiler's command line the file is what tells.
+	line=$(tail -n 1 "$1" 2>/dev/null | tr -d '\r\0' | sed -E 's/^(gcc|g\+\+) .*[ /]([^ /]+)$/\1 \2/' | cut -c1-60) || :
 	printf '%s' "$line"
 }
 
