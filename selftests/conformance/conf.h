@@ -254,11 +254,16 @@ extern u8 scratch[16384];
 #define GP(n)		rdmsr(IA32_PMC0 + (n))
 #define FIXED(n)	rdmsr(IA32_FIXED_CTR0 + (n))
 
-/* Run fn on another CPU and wait for it. */
+/* Run fn on another CPU and wait for it, or do these one by one. */
 extern volatile u32 nr_cpus;
 void run_on(unsigned int cpu, void (*fn)(void));
+void start_on(unsigned int cpu, void (*fn)(void));
+void wait_for(unsigned int cpu);
+void delay(u64 ticks);
 
 void test_registers(void);
+void test_processor(void);
+void test_mwait(void);
 void test_counting(void);
 void test_overflow(void);
 void test_rdpmc(void);

@@ -145,6 +145,49 @@ asm(".text\n"
     "	mov $" STR(IA32_PMC0) ", %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr; rdmsr; xor %ecx, %ecx; rdpmc\n"
     "	vmcall\n");
 
+#define FIXED_CYCLES	1	/* the fixed counter of core cycles */
+#define FIXED_INDEX	(8 + FIXED_CYCLES)
+
+static void run_and_count(u64 guest_ctrl, u64 host_ctrl)
+{
+	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, guest_ctrl);
+	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, host_ctrl);
+	emucost_latch();
+	snapshot();
+	vmx_run(guest_100_nops, host_ctrl);
+	emucost_latch();
+}
+
+/* Who counted what: nothing of the one side may count on the other. */
+static void check_ticks(void)
+{
+	pmu_reset();
+	setup_gp(0, EV_INSNS | SEL_OS);
+	setup_gp(1, EV_INSNS | SEL_OS);
+	wrmsr(IA32_FIXED_CTR_CTRL, FIXED_CTRL(FIXED_CYCLES, FIXED_OS));
+
+	vmx_controls(PIN_NMI_EXITING, 0, 0, EXIT_LOAD_PERF_GLOBAL_CTRL | EXIT_SAVE_PERF_GLOBAL_CTRL,
+		     ENTRY_LOAD_PERF_GLOBAL_CTRL);
+	run_and_count(BIT(0) | BIT(32 + FIXED_CYCLES), BIT(1));
+	is_u64(grown(EMUCOST_GUEST_TICKS0), 100, "ticks: the guest's counter, in the guest");
+	is_u64(grown(EMUCOST_HOST_TICKS0), 0, "ticks: the guest's counter, in the host");
+	is_u64(grown(EMUCOST_GUEST_TICKS0 + FIXED_INDEX), 100,
+	       "ticks: the guest's fixed counter, in the guest");
+	is_u64(grown(EMUCOST_HOST_TICKS0 + FIXED_INDEX), 0,
+	       "ticks: the guest's fixed counter, in the host");
+	is_u64(grown(EMUCOST_GUEST_TICKS0 + 1), 0, "ticks: the host's counter, in the guest");
+	is_u64(grown(EMUCOST_HOST_TICKS0 + 1), VMX_HOST_INSNS, "ticks: the host's counter, in the host");
+
+	/* Without these controls a counter goes on over the border, and it shows. */
+	vmx_controls(PIN_NMI_EXITING, 0, 0, 0, 0);
+	run_and_count(0, BIT(1));
+	is_u64(grown(EMUCOST_GUEST_TICKS0 + 1), 100,
+	       "ticks: a counter that nobody switches, in the guest");
+	is_u64(grown(EMUCOST_HOST_TICKS0 + 1), VMX_HOST_INSNS,
+	       "ticks: a counter that nobody switches, in the host");
+	pmu_reset();
+}
+
 static void check_guest(void)
 {
 	if (!ok(vmx_init(), "cost counters: VMX"))
@@ -175,6 +218,7 @@ static void check_guest(void)
 	       "cost counters: the guest cannot lock them");
 	is_u64(grown(EMUCOST_HOST_WRMSR), 2, "cost counters: the guest's WRMSR is not the host's");
 	is_u64(grown(EMUCOST_HOST_RDPMC), 0, "cost counters: the guest's RDPMC is not the host's");
+	check_ticks();
 	vmx_exit();
 }
 

@@ -242,14 +242,24 @@ void ap_main(void)
 	}
 }
 
-void run_on(unsigned int cpu, void (*fn)(void))
+void start_on(unsigned int cpu, void (*fn)(void))
 {
 	cpu_work[cpu] = fn;
+}
+
+void wait_for(unsigned int cpu)
+{
 	while (cpu_work[cpu])
 		asm volatile("pause");
 }
 
-static void delay(u64 ticks)
+void run_on(unsigned int cpu, void (*fn)(void))
+{
+	start_on(cpu, fn);
+	wait_for(cpu);
+}
+
+void delay(u64 ticks)
 {
 	u64 start = __builtin_ia32_rdtsc();
 
@@ -317,6 +327,7 @@ static void test_amd(void)
 static void test_intel(void)
 {
 	test_registers();
+	test_processor();
 	test_counting();
 	test_overflow();
 	test_rdpmc();
@@ -325,6 +336,7 @@ static void test_intel(void)
 	start_cpus();
 	note("%u CPUs", nr_cpus);
 	test_smp();
+	test_mwait();
 }
 
 void bsp_main(void);

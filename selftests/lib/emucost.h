@@ -64,6 +64,8 @@ enum emucost_index {
 	EMUCOST_VMEXITS		= 7,	/* VM-exits, failed VM-entries included */
 	EMUCOST_PMIS		= 8,	/* PMIs that an unmasked LVTPC sent on */
 	EMUCOST_VMENTRIES	= 9,	/* VM-entries that succeeded */
+	EMUCOST_HOST_TICKS0	= 16,	/* + n: what counter n counted outside of guests, */
+	EMUCOST_GUEST_TICKS0	= 32,	/* and in guests: GP counters 0 to 7, fixed from 8 */
 	EMUCOST_EXIT_REASON0	= 64,	/* + basic exit reason: VM-exits by reason */
 					/* (SVM: exit code, from 400H on as F0H + n) */
 };
