@@ -23,6 +23,7 @@
 #define GUEST_ONLY	BIT(40)
 #define HOST_ONLY	BIT(41)
 
+#define AMD_LS_DISPATCH	0x029
 #define AMD_CYCLES	0x076
 #define AMD_INSNS	0x0c0
 #define AMD_BRANCHES	0x0c2	/* with interrupts and exceptions */

@@ -210,6 +210,25 @@ static void check_switches(void)
 	is_u64(CTR(0) | CTR(1) | CTR(2), 0, "events that do not exist do not happen");
 }
 
+/* Dispatched loads, stores, and instructions that are both, by unit mask */
+static void check_memory(void)
+{
+	amd_reset();
+	amd_setup(0, AMD_LS_DISPATCH | 1 << 8 | SEL_OS);
+	amd_setup(1, AMD_LS_DISPATCH | 2 << 8 | SEL_OS);
+	amd_setup(2, AMD_LS_DISPATCH | 4 << 8 | SEL_OS);
+	amd_setup(3, AMD_LS_DISPATCH | 7 << 8 | SEL_OS);
+	amd_setup(4, AMD_LS_DISPATCH | SEL_OS);
+	AMD_MEASURE(CORE_ALL,
+		    ".rept 10; mov (%%rbx), %%eax; .endr; .rept 5; mov %%eax, (%%rbx); .endr;"
+		    ".rept 3; incl (%%rbx); .endr; nop; nop");
+	is_u64(CTR(0), 10, "loads");
+	is_u64(CTR(1), 5, "stores");
+	is_u64(CTR(2), 3, "loads with stores");
+	is_u64(CTR(3), 18, "all of them");
+	is_u64(CTR(4), 0, "none of them");
+}
+
 static void check_models(void)
 {
 	amd_reset();
@@ -247,5 +266,6 @@ void test_amd_counting(void)
 	check_interrupts();
 	check_modes();
 	check_switches();
+	check_memory();
 	check_models();
 }

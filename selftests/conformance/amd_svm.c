@@ -9,6 +9,11 @@
 #define VMCB_MSRPM		0x048
 #define VMCB_IOPM		0x040
 #define VMCB_ASID		0x058
+#define VMCB_V_TPR		0x060
+#define VMCB_V_IRQ		0x061
+#define VMCB_V_PRIO		0x062
+#define VMCB_V_INTR_MASKING	0x063
+#define VMCB_V_VECTOR		0x064
 #define VMCB_EXITCODE		0x070
 #define VMCB_EXITINFO1		0x078
 #define VMCB_EXITINTINFO	0x088
@@ -33,6 +38,7 @@
 
 #define MISC1_INTR		BIT(0)
 #define MISC1_NMI		BIT(1)
+#define MISC1_VINTR		BIT(4)
 #define MISC1_RDPMC		BIT(15)
 #define MISC1_CPUID		BIT(18)
 #define MISC1_MSR		BIT(28)
@@ -43,6 +49,7 @@
 #define VMEXIT_EXCP(n)		(0x40 + (n))
 #define VMEXIT_INTR		0x60
 #define VMEXIT_NMI		0x61
+#define VMEXIT_VINTR		0x64
 #define VMEXIT_RDPMC		0x6f
 #define VMEXIT_CPUID		0x72
 #define VMEXIT_MSR		0x7c
@@ -61,6 +68,7 @@ static u8 msrpm[8192] __attribute__((aligned(4096)));
 static u8 iopm[12288] __attribute__((aligned(4096)));
 static u8 guest_stack[8192] __attribute__((aligned(16)));
 static u64 host_ctl __attribute__((used));
+static u64 host_rflags __attribute__((used)) = 2;
 
 #define VMCB8(offset)	(*(volatile u8 *)(vmcb + (offset)))
 #define VMCB16(offset)	(*(volatile u16 *)(vmcb + (offset)))
@@ -73,6 +81,7 @@ asm(".text\n"
     "svm_enter:\n"
     "	push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
     "	clgi\n"
+    "	pushq host_rflags(%rip); popfq\n"
     "	lea scratch(%rip), %rbx\n"
     "	mov host_ctl(%rip), %eax\n"
     "	mov host_ctl + 4(%rip), %edx\n"
@@ -85,6 +94,7 @@ asm(".text\n"
     "	xor %edx, %edx\n"
     "	wrmsr\n"
     "	stgi\n"
+    "	nop; cli\n"
     "	pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
     "	ret\n");
 
@@ -460,11 +470,79 @@ static void check_error_codes(void)
 	       "error code: an exception is no external event");
 	is_u64(undeliverable(EVENT_SOFT_INT(VEC_INT)), VEC_INT * 8 | 2,
 	       "error code: a software interrupt is no external event");
-	is_u64(undeliverable(EVENT_NMI), VEC_NMI * 8 | 3, "error code: an NMI is an external event");
+	is_u64(undeliverable(EVENT_NMI), VEC_NMI * 8 | 3,
+	       "error code: an NMI is an external event");
 	is_u64(undeliverable(BIT(31) | VEC_PMI), VEC_PMI * 8 | 3,
 	       "error code: an interrupt is an external event");
 	VMCB32(VMCB_EXCEPTIONS) = 0;
 	init_vmcb();
+}
+
+/* V_INTR_MASKING: the host's IF is for physical interrupts, the guest's for virtual ones. */
+static void check_interrupt_masking(void)
+{
+	VMCB32(VMCB_MISC1) |= MISC1_INTR;
+	VMCB8(VMCB_V_INTR_MASKING) = 1;
+	pmi_count = 0;
+	host_rflags = 0x202;
+	VMCB64(VMCB_RFLAGS) = 2;
+	asm volatile("clgi");
+	apic_write(APIC_ICR_LO, 0x40000 | VEC_PMI);
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_INTR,
+	       "V_INTR_MASKING: host IF 1, guest IF 0: exits");
+	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops, "V_INTR_MASKING: at once");
+	is_u64(pmi_count, 1, "V_INTR_MASKING: the host takes it");
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_VMMCALL, "V_INTR_MASKING: nothing pending");
+	is_u64(VMCB64(VMCB_RFLAGS) & 0x202, 2, "V_INTR_MASKING: the guest's IF stays");
+
+	host_rflags = 2;
+	VMCB64(VMCB_RFLAGS) = 0x202;
+	apic_write(APIC_ICR_LO, 0x40000 | VEC_PMI);
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_VMMCALL,
+	       "V_INTR_MASKING: host IF 0, guest IF 1: waits");
+	asm volatile("sti; nop; nop; cli");
+	is_u64(pmi_count, 2, "V_INTR_MASKING: and comes later");
+
+	VMCB8(VMCB_V_INTR_MASKING) = 0;
+	apic_write(APIC_ICR_LO, 0x40000 | VEC_PMI);
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_INTR,
+	       "no V_INTR_MASKING: the guest's IF counts");
+	asm volatile("sti; nop; nop; cli");
+	init_vmcb();
+}
+
+/* A virtual interrupt is delivered, or exits, as soon as the guest can take it. */
+static void check_virtual_interrupt(void)
+{
+	set_gate(VEC_IPI, quick_iret);
+	VMCB8(VMCB_V_INTR_MASKING) = 1;
+	VMCB8(VMCB_V_VECTOR) = VEC_IPI;
+	VMCB8(VMCB_V_PRIO) = 4;
+	VMCB8(VMCB_V_TPR) = 3;
+	VMCB8(VMCB_V_IRQ) = 1;
+	VMCB64(VMCB_RFLAGS) = 0x202;
+	setup_counters(GUEST_ONLY);
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "V_IRQ: the guest runs");
+	check_counts(1 + 1 + 100, 1 + 1 + 1, "V_IRQ: the guest takes it");
+	is_u64(VMCB8(VMCB_V_IRQ) & 1, 0, "V_IRQ: and it is gone");
+
+	VMCB8(VMCB_V_IRQ) = 1;
+	VMCB8(VMCB_V_TPR) = 4;
+	setup_counters(GUEST_ONLY);
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	check_counts(1 + 100, 1, "V_IRQ: not above V_TPR");
+	is_u64(VMCB8(VMCB_V_IRQ) & 1, 1, "V_IRQ: remains");
+
+	VMCB8(VMCB_V_PRIO) = 0x14;
+	VMCB32(VMCB_MISC1) |= MISC1_VINTR;
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_VINTR,
+	       "V_IRQ: VINTR exits, V_TPR is ignored");
+	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops, "V_IRQ: VINTR exits at once");
+	VMCB64(VMCB_RFLAGS) = 2;
+	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_VMMCALL, "V_IRQ: VINTR waits for IF");
+	set_gate(VEC_IPI, NULL);
+	init_vmcb();
+	amd_reset();
 }
 
 static volatile u64 host_traps;
@@ -529,5 +607,7 @@ void test_svm(void)
 	check_injection();
 	check_error_codes();
 	check_debug();
+	check_interrupt_masking();
+	check_virtual_interrupt();
 	wrmsr(IA32_EFER, rdmsr(IA32_EFER) & ~EFER_SVME);
 }
