@@ -6,7 +6,7 @@
 # environment.
 export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
 
-.PHONY: help run test check kernel module bochs selftests shell packages toolchain clean
+.PHONY: help run test check kernel module bochs selftests shell doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -19,6 +19,7 @@ help:
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'
 	@echo 'make bochs            the patched emulator'
 	@echo 'make selftests        the test programs'
+	@echo 'make doc              the documentation of the Rust code, in build/cargo/doc'
 	@echo 'make packages         the Debian packages that all this needs'
 	@echo 'make toolchain        the pinned Rust and bindgen, in build/toolchain'
 	@echo 'make clean            remove build/'
@@ -26,8 +27,8 @@ help:
 	@echo 'CPU=intel|amd         emulated processor (intel)    NCPUS=N      how many (2)'
 	@echo 'DEBUG=1               a kernel with lockdep, KASAN and PROVE_RCU'
 	@echo 'KERNEL=pristine       the unpatched kernel: make test then judges the emulator alone'
-	@echo 'STAGES="module ..."   only these parts of make test (module module-upstream stock stock-upstream'
-	@echo '                      guest emulator-1 emulator-2 emulator-4 check)'
+	@echo 'STAGES="module ..."   only these parts of make test (module module-upstream stock stock-upstream guest'
+	@echo '                      emulator-1 -2 -4 amd-emulator-1 -2 amd-stock check)'
 	@echo 'LINUX_TARBALL=FILE    Linux 6.18.15 that is there already; BOCHS_TARBALL=FILE: Bochs 3.0'
 	@echo 'GUEST_KERNEL=FILE     another bzImage for the guest; ROUNDS=N length of its workload (50)'
 	@echo 'TOOLCHAIN=DIR         a Rust 1.85.0 with library source, instead of fetching one'
@@ -58,6 +59,9 @@ bochs: packages
 
 selftests: packages
 	@scripts/selftests
+
+doc:
+	@RUSTDOCFLAGS='-D warnings' scripts/cargo doc --quiet --offline --locked --no-deps --document-private-items
 
 packages:
 	@scripts/packages
