@@ -8,9 +8,15 @@
  * EOPNOTSUPP. Neither leaves anything behind. What does not ask for the core
  * PMU's counters in guests is never in the way.
  */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 
+#include "host_cgroup.h"
 #include "host_event.h"
+#include "lend.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -38,6 +44,7 @@ FIXTURE_VARIANT(event) {
 	bool pinned;
 	bool inherit;
 	bool exclude_host;
+	bool enable_on_exec;
 	bool enabled;
 };
 
@@ -50,6 +57,7 @@ FIXTURE_SETUP(event)
 	self->attr.pinned = variant->pinned;
 	self->attr.inherit = variant->inherit;
 	self->attr.exclude_host = variant->exclude_host;
+	self->attr.enable_on_exec = variant->enable_on_exec;
 	self->attr.disabled = !variant->enabled;
 	self->pid = variant->per_cpu ? -1 : 0;
 	self->cpu = variant->per_cpu ? pin_self_to_any_cpu() : -1;
@@ -68,6 +76,7 @@ VARIANT(task_enabled, .enabled = true);
 VARIANT(task_pinned, .pinned = true, .enabled = true);
 VARIANT(task_inherited, .inherit = true);
 VARIANT(task_sampling, .sample_period = 1000000);
+VARIANT(task_enabled_on_exec, .enable_on_exec = true);
 VARIANT(cpu, .per_cpu = true);
 VARIANT(cpu_enabled, .per_cpu = true, .enabled = true);
 VARIANT(cpu_guest_only, .per_cpu = true, .exclude_host = true);
@@ -170,6 +179,27 @@ TEST_F(event, coexists_with_emulated)
 	kvm_vm_free(vm);
 }
 
+/* Events of a cgroup. */
+TEST(cgroup)
+{
+	struct perf_event_attr attr = including_attr();
+	int cpu = pin_self_to_any_cpu(), cgroup, fd;
+	struct kvm_vm *vm;
+
+	VPMU_REQUIRE_MEDIATED();
+	cgroup = cgroup_enter();
+	fd = cgroup_event_open(&attr, cgroup, cpu);
+	TEST_ASSERT(fd >= 0, "perf_event_open() failed: %s", strerror(-fd));
+	vm = vm_create(1);
+	expect_create_vcpu(vm, 0, -EBUSY);
+	close(fd);
+	expect_create_vcpu(vm, 0, 0);
+	fd = cgroup_event_open(&attr, cgroup, cpu);
+	TEST_ASSERT_EQ(fd, -EOPNOTSUPP);
+	kvm_vm_free(vm);
+	cgroup_leave(cgroup);
+}
+
 /* A vCPU that cannot be created for another reason leaves the VM as it was. */
 TEST(failed_vcpu)
 {
@@ -247,6 +277,341 @@ TEST(vm_with_pmu_disabled)
 	expect_open(&attr, 0, -1, 0);
 	close(event);
 	kvm_vm_free(vm);
+}
+
+/*
+ * What follows reserves the PMU as KVM does, but by vpmu_lend.ko, so that it
+ * can be done often, and with or without kvm_mediated_pmu.ko.
+ */
+FIXTURE(lend) {
+	struct lend lend;
+};
+
+FIXTURE_SETUP(lend)
+{
+	LEND_REQUIRE();
+	self->lend = lend_open();
+}
+
+FIXTURE_TEARDOWN(lend)
+{
+	lend_close(&self->lend);
+}
+
+static void expect_create(struct lend *lend, int expected)
+{
+	int r = lend_create(lend);
+
+	if (!r)
+		lend_release(lend);
+	TEST_ASSERT(r == expected, "perf_create_mediated_pmu(): %s, expected %s", strerror(-r),
+		    strerror(-expected));
+}
+
+/* Neither side has left anything behind. */
+static void expect_balanced(struct lend *lend)
+{
+	struct perf_event_attr attr = including_attr();
+
+	expect_create(lend, 0);
+	expect_open(&attr, 0, -1, 0);
+	expect_create(lend, 0);
+}
+
+static void test_kernel_counter(struct lend *lend, int cpu)
+{
+	TEST_ASSERT_EQ(lend_event_open(lend, cpu, false), 0);
+	expect_create(lend, -EBUSY);
+	lend_event_close(lend);
+	TEST_ASSERT_EQ(lend_create(lend), 0);
+	TEST_ASSERT_EQ(lend_event_open(lend, cpu, false), -EOPNOTSUPP);
+	TEST_ASSERT_EQ(lend_event_open(lend, cpu, true), 0);
+	lend_event_close(lend);
+	lend_release(lend);
+	expect_balanced(lend);
+}
+
+/* Events of the kernel's own are no exception. */
+TEST_F(lend, kernel_counter)
+{
+	test_kernel_counter(&self->lend, -1);
+	test_kernel_counter(&self->lend, pin_self_to_any_cpu());
+}
+
+/* Each of many users counts, and so does each of many events. */
+TEST_F(lend, many)
+{
+	struct perf_event_attr attr = including_attr();
+	struct lend lends[5];
+	int i, fds[5];
+
+	for (i = 0; i < 5; i++) {
+		lends[i] = lend_open();
+		TEST_ASSERT_EQ(lend_create(&lends[i]), 0);
+	}
+	for (i = 0; i < 5; i++) {
+		expect_open(&attr, 0, -1, -EOPNOTSUPP);
+		lend_close(&lends[i]);
+	}
+	for (i = 0; i < 5; i++)
+		fds[i] = host_event_open_ok(&attr, 0, -1);
+	for (i = 0; i < 5; i++) {
+		expect_create(&self->lend, -EBUSY);
+		close(fds[i]);
+	}
+	expect_balanced(&self->lend);
+}
+
+/* A child that waits, with the events that it has inherited. */
+struct child {
+	pid_t pid;
+	int pipe[2];
+};
+
+static struct child child_start(void)
+{
+	struct child c;
+	char byte;
+
+	TEST_ASSERT(!pipe(c.pipe), "pipe() failed");
+	c.pid = fork();
+	TEST_ASSERT(c.pid >= 0, "fork() failed: %s", strerror(errno));
+	if (!c.pid)
+		_exit(read(c.pipe[0], &byte, 1) != 1);
+	return c;
+}
+
+static void child_end(struct child *c)
+{
+	char byte = 0;
+	int status;
+
+	/* Not by an end of file: children have the pipes of others, too. */
+	TEST_ASSERT_EQ(write(c->pipe[1], &byte, 1), 1);
+	TEST_ASSERT_EQ(waitpid(c->pid, &status, 0), c->pid);
+	TEST_ASSERT_EQ(status, 0);
+	close(c->pipe[0]);
+	close(c->pipe[1]);
+}
+
+/* Inherited copies are part of their event, whoever goes first. */
+TEST_F(lend, inherited_on_fork)
+{
+	struct perf_event_attr attr = including_attr();
+	struct child a, b;
+	int fd;
+
+	attr.inherit = 1;
+	fd = host_event_open_ok(&attr, 0, -1);
+	a = child_start();
+	b = child_start();
+	expect_create(&self->lend, -EBUSY);
+	child_end(&a);
+	expect_create(&self->lend, -EBUSY);
+	child_end(&b);
+	expect_create(&self->lend, -EBUSY);
+	close(fd);
+	expect_balanced(&self->lend);
+}
+
+/* The file is what keeps an event; a child that has it keeps it. */
+TEST_F(lend, file_shared_by_fork)
+{
+	struct perf_event_attr attr = including_attr();
+	struct child c;
+	int fd;
+
+	fd = host_event_open_ok(&attr, 0, -1);
+	c = child_start();
+	close(fd);
+	expect_create(&self->lend, -EBUSY);
+	child_end(&c);
+	expect_balanced(&self->lend);
+}
+
+/* An event that excludes guests can be inherited any time. */
+TEST_F(lend, fork_while_lent)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct child c;
+	int fd;
+
+	attr.inherit = 1;
+	attr.disabled = 0;
+	fd = host_event_open_ok(&attr, 0, -1);
+	TEST_ASSERT_EQ(lend_create(&self->lend), 0);
+	c = child_start();
+	child_end(&c);
+	lend_release(&self->lend);
+	close(fd);
+	expect_balanced(&self->lend);
+}
+
+/* Not even an event that comes to nothing is in the way afterwards. */
+TEST_F(lend, refused_for_other_reasons)
+{
+	struct perf_event_attr attr = including_attr();
+	struct perf_event_attr bad;
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		bad = attr;
+		bad.config = PERF_COUNT_HW_MAX;
+		TEST_ASSERT(host_event_open(&bad, 0, -1) < 0, "No error");
+		bad = attr;
+		bad.precise_ip = 3;
+		bad.exclude_guest = 0;
+		bad.sample_period = 0;
+		bad.aux_output = 1;
+		TEST_ASSERT(host_event_open(&bad, 0, -1) < 0, "No error");
+		TEST_ASSERT(host_event_open(&attr, 0x7ffffff0, -1) < 0, "No error");
+		TEST_ASSERT(host_event_open(&attr, -1, 4095) < 0, "No error");
+		/* A group with itself, in another context. */
+		TEST_ASSERT(syscall(SYS_perf_event_open, &attr, 0, -1, 0, 0) < 0, "No error");
+	}
+	expect_balanced(&self->lend);
+}
+
+/* On all error paths: the functions on the way to an event fail, one by one. */
+TEST_F(lend, failing_open)
+{
+	static const char *const symbols[] = {
+		"perf_try_init_event", "get_callchain_buffers", "find_get_context",
+		"find_get_pmu_context", "anon_inode_getfile",
+	};
+	struct perf_event_attr attr = including_attr();
+	unsigned int i, hits;
+	int fd;
+
+	attr.sample_period = 1000000007;
+	attr.sample_type = PERF_SAMPLE_CALLCHAIN;
+	for (i = 0; i < ARRAY_SIZE(symbols); i++) {
+		lend_fail_start(&self->lend, symbols[i], -ENOMEM);
+		fd = host_event_open(&attr, 0, -1);
+		hits = lend_fail_stop(&self->lend);
+		TEST_ASSERT(hits && fd < 0, "%s() failed %u times, perf_event_open(): %d",
+			    symbols[i], hits, fd);
+		expect_balanced(&self->lend);
+	}
+}
+
+TEST_F(lend, failing_vcpu)
+{
+	static const char *const symbols[] = {
+		"kvm_mmu_create", "kvm_create_lapic", "vmx_vcpu_create", "anon_inode_getfd",
+	};
+	unsigned int i, hits;
+	struct kvm_vm *vm;
+	int fd;
+
+	for (i = 0; i < ARRAY_SIZE(symbols); i++) {
+		vm = vm_create(1);
+		lend_fail_start(&self->lend, symbols[i], -ENOMEM);
+		fd = create_vcpu(vm, 0);
+		hits = lend_fail_stop(&self->lend);
+		TEST_ASSERT(hits && fd == -ENOMEM, "%s() failed %u times, KVM_CREATE_VCPU: %d",
+			    symbols[i], hits, fd);
+		/* The VM can have its vCPU yet. */
+		expect_create_vcpu(vm, 0, 0);
+		kvm_vm_free(vm);
+		expect_balanced(&self->lend);
+
+		/* ... or go without ever having had one. */
+		vm = vm_create(1);
+		lend_fail_start(&self->lend, symbols[i], -ENOMEM);
+		fd = create_vcpu(vm, 0);
+		lend_fail_stop(&self->lend);
+		kvm_vm_free(vm);
+		expect_balanced(&self->lend);
+	}
+}
+
+/* Openers against creators: never are both in at once. */
+#define RACE_USECS	300000
+
+struct race {
+	atomic_int nr_events;
+	atomic_int nr_users;
+	atomic_int both;
+	atomic_int surprises;
+	atomic_ulong opened;
+	atomic_ulong created;
+	atomic_bool stop;
+};
+
+static void racers_rest(unsigned int *seed)
+{
+	struct timespec t = { .tv_nsec = rand_r(seed) % 50000 };
+
+	nanosleep(&t, NULL);
+}
+
+static void *opener_thread(void *arg)
+{
+	struct perf_event_attr attr = including_attr();
+	unsigned int seed = gettid();
+	struct race *race = arg;
+	int fd;
+
+	while (!race->stop) {
+		fd = host_event_open(&attr, 0, -1);
+		if (fd >= 0) {
+			race->nr_events++;
+			race->both += !!race->nr_users;
+			race->opened++;
+			race->nr_events--;
+			close(fd);
+		} else {
+			race->surprises += fd != -EOPNOTSUPP;
+		}
+		racers_rest(&seed);
+	}
+	return NULL;
+}
+
+static void *creator_thread(void *arg)
+{
+	struct lend lend = lend_open();
+	unsigned int seed = gettid();
+	struct race *race = arg;
+	int r;
+
+	while (!race->stop) {
+		r = lend_create(&lend);
+		if (!r) {
+			race->nr_users++;
+			race->both += !!race->nr_events;
+			race->created++;
+			race->nr_users--;
+			lend_release(&lend);
+		} else {
+			race->surprises += r != -EBUSY;
+		}
+		racers_rest(&seed);
+	}
+	lend_close(&lend);
+	return NULL;
+}
+
+TEST_F(lend, race)
+{
+	pthread_t threads[4];
+	struct race race = {};
+	int i;
+
+	for (i = 0; i < 4; i++)
+		TEST_ASSERT(!pthread_create(&threads[i], NULL,
+					    i % 2 ? opener_thread : creator_thread, &race),
+			    "pthread_create() failed");
+	usleep(RACE_USECS);
+	race.stop = true;
+	for (i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	printf("# %lu events opened, the PMU reserved %lu times\n", race.opened, race.created);
+	TEST_ASSERT(race.opened > 50 && race.created > 50, "This was no race");
+	TEST_ASSERT(!race.both, "%d times both were in", race.both);
+	TEST_ASSERT(!race.surprises, "%d unexpected errors", race.surprises);
+	expect_balanced(&self->lend);
 }
 
 int main(int argc, char *argv[])

@@ -84,3 +84,24 @@ int host_cpus(int *cpus, int max)
 	}
 	return nr;
 }
+
+uint64_t host_interrupts(const char *name, int cpu)
+{
+	FILE *file = fopen("/proc/interrupts", "r");
+	char line[4096], *field = NULL;
+	uint64_t nr = 0;
+	int i;
+
+	TEST_ASSERT(file, "No /proc/interrupts");
+	while (!field && fgets(line, sizeof(line), file)) {
+		field = line + strspn(line, " ");
+		if (strncmp(field, name, strlen(name)) || field[strlen(name)] != ':')
+			field = NULL;
+	}
+	fclose(file);
+	TEST_ASSERT(field, "No %s in /proc/interrupts", name);
+	field += strlen(name) + 1;
+	for (i = 0; i <= cpu; i++)
+		nr = strtoull(field, &field, 10);
+	return nr;
+}

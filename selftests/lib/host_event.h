@@ -50,4 +50,7 @@ uint64_t host_loop_count(int fd, uint64_t rounds);
 /* The first CPUs that the process may run on; returns how many, @max at most. */
 int host_cpus(int *cpus, int max);
 
+/* How many interrupts of that name, in /proc/interrupts, @cpu has had. */
+uint64_t host_interrupts(const char *name, int cpu);
+
 #endif /* SELFTEST_HOST_EVENT_H */

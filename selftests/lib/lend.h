@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The PMU lent to nobody, by vpmu_lend.ko.
+ */
+#ifndef SELFTEST_LEND_H
+#define SELFTEST_LEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vpmu_lend.h"
+
+/**
+ * struct lend - an open /dev/vpmu_lend
+ * @fd: its file descriptor
+ * @page: seen and written while the PMU is lent
+ */
+struct lend {
+	int fd;
+	volatile struct lend_page *page;
+};
+
+/* Is vpmu_lend.ko loaded, or can it be? Loads it. */
+bool lend_is_available(void);
+
+/* Opens the device, which has to be there. */
+struct lend lend_open(void);
+void lend_close(struct lend *lend);
+
+/* perf_create_mediated_pmu(): 0 or -errno; and the reverse, which cannot fail. */
+int lend_create(struct lend *lend);
+void lend_release(struct lend *lend);
+
+/* An event of the kernel's own: 0 or -errno. */
+int lend_event_open(struct lend *lend, int cpu, bool exclude_guest);
+void lend_event_close(struct lend *lend);
+
+/**
+ * struct lent - for how long a PMU was lent, all in all
+ * @shortest: nanoseconds without the work of lending it and taking it back
+ * @longest: and with that
+ */
+struct lent {
+	uint64_t shortest;
+	uint64_t longest;
+};
+
+/* Lends this CPU's PMU, and adds up the time. */
+struct lend_run lend_run(struct lend *lend, const struct lend_run *how, struct lent *sum);
+void lend_for(struct lend *lend, uint64_t nsecs, struct lent *sum);
+
+/* Watches process @tgid lend the PMU by means of KVM. */
+void lend_watch_start(struct lend *lend, const struct lend_watch *what);
+struct lend_watch lend_watch_stop(struct lend *lend);
+
+/* Has the kernel's function @symbol return @error to the calling process. */
+void lend_fail_start(struct lend *lend, const char *symbol, int error);
+/* How often it did. */
+unsigned int lend_fail_stop(struct lend *lend);
+
+/* Skips the test that it stands in where the module isn't built, or perf lends no PMU. */
+#define LEND_REQUIRE()								\
+do {										\
+	if (!lend_is_available())						\
+		SKIP(return, "needs vpmu_lend.ko");				\
+} while (0)
+
+#endif /* SELFTEST_LEND_H */

@@ -1,0 +1,707 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /dev/vpmu_lend: lend the PMU to nobody.
+ *
+ * Lets a test program do what a hypervisor does with perf, without a guest: it
+ * reserves mediated PMUs, has the PMU of its CPU lent for a known time, and is
+ * told what state the hardware was in at each step. It can watch the real
+ * hypervisor do it, too.
+ *
+ * Everything that a file has reserved goes with it. For tests only: whoever
+ * may open the device can keep a CPU busy with interrupts off.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kprobes.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/perf_event.h>
+#include <linux/sched/clock.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+
+#include <asm/apic.h>
+#include <asm/ibt.h>
+#include <asm/irq_vectors.h>
+#include <asm/msr.h>
+#include <asm/nmi.h>
+
+#include "vpmu_lend.h"
+
+/* Nobody keeps interrupts off for longer. */
+#define LEND_MAX_NSECS		(500 * NSEC_PER_MSEC)
+
+#define FIXED_CTR0_PMI_KERNEL	0x9
+#define FIXED_CTR0		BIT_ULL(32)
+#define WIDTH_MASK		GENMASK_ULL(47, 0)
+
+/* perf exports its functions to hypervisors only; a probe can find them. */
+static int (*create_mediated_pmu)(void);
+static void (*release_mediated_pmu)(void);
+static void (*load_guest_context)(unsigned long data);
+static void (*put_guest_context)(void);
+
+/**
+ * struct lend_file - an open file
+ * @lock: serializes the ioctls
+ * @nr_created: perf_create_mediated_pmu() to be undone
+ * @event: the kernel's own event, or NULL
+ * @page: shared with user space
+ */
+struct lend_file {
+	struct mutex lock; /* see above */
+	unsigned int nr_created;
+	struct perf_event *event;
+	struct lend_page *page;
+};
+
+static void *lookup(const char *name)
+{
+	struct kprobe probe = { .symbol_name = name };
+	void *addr;
+
+	if (register_kprobe(&probe))
+		return NULL;
+	addr = probe.addr;
+	unregister_kprobe(&probe);
+	/* A probe goes behind the ENDBR that calls must go to. */
+	if (IS_ENABLED(CONFIG_X86_KERNEL_IBT) && is_endbr((u32 *)(addr - 4)))
+		addr -= 4;
+	return addr;
+}
+
+static int lookup_perf(void)
+{
+	create_mediated_pmu = lookup("perf_create_mediated_pmu");
+	release_mediated_pmu = lookup("perf_release_mediated_pmu");
+	load_guest_context = lookup("perf_load_guest_context");
+	put_guest_context = lookup("perf_put_guest_context");
+	if (create_mediated_pmu && release_mediated_pmu && load_guest_context && put_guest_context)
+		return 0;
+	pr_err("this kernel's perf lends no PMU\n");
+	return -EOPNOTSUPP;
+}
+
+/* The APIC's registers, for which modules have no functions. */
+static u64 apic_base(void)
+{
+	u64 base;
+
+	rdmsrq(MSR_IA32_APICBASE, base);
+	return base;
+}
+
+static u32 read_apic(u32 reg)
+{
+	u64 value;
+
+	if (!(apic_base() & X2APIC_ENABLE))
+		return readl((void __iomem *)(APIC_BASE + reg));
+	rdmsrq(APIC_BASE_MSR + (reg >> 4), value);
+	return value;
+}
+
+static void send_to_self(u32 icr)
+{
+	if (apic_base() & X2APIC_ENABLE)
+		wrmsrq(APIC_BASE_MSR + (APIC_ICR >> 4), APIC_DEST_SELF | icr);
+	else
+		writel(APIC_DEST_SELF | icr, (void __iomem *)(APIC_BASE + APIC_ICR));
+}
+
+/* The shorthand "self" knows no NMI. */
+static void send_nmi_to_self(void)
+{
+	u32 id = read_apic(APIC_ID);
+
+	if (apic_base() & X2APIC_ENABLE) {
+		wrmsrq(APIC_BASE_MSR + (APIC_ICR >> 4), (u64)id << 32 | APIC_DM_NMI);
+		return;
+	}
+	writel(id, (void __iomem *)(APIC_BASE + APIC_ICR2));
+	writel(APIC_DM_NMI, (void __iomem *)(APIC_BASE + APIC_ICR));
+}
+
+static u64 read_msr(u32 msr)
+{
+	u64 value = 0;
+
+	rdmsrq_safe(msr, &value);
+	return value;
+}
+
+static void read_regs(struct lend_regs *regs)
+{
+	int i;
+
+	regs->global_ctrl = read_msr(MSR_CORE_PERF_GLOBAL_CTRL);
+	regs->global_status = read_msr(MSR_CORE_PERF_GLOBAL_STATUS);
+	regs->fixed_ctrl = read_msr(MSR_CORE_PERF_FIXED_CTR_CTRL);
+	for (i = 0; i < LEND_NR_SELS; i++)
+		regs->sels[i] = read_msr(MSR_ARCH_PERFMON_EVENTSEL0 + i);
+	regs->lvtpc = read_apic(APIC_LVTPC) & ~APIC_SEND_PENDING;
+}
+
+/* An NMI of our own. */
+static DEFINE_PER_CPU(bool, nmi_sent);
+static DEFINE_PER_CPU(u32, nr_nmis);
+
+static int nmi_handler(unsigned int type, struct pt_regs *regs)
+{
+	if (!this_cpu_read(nmi_sent))
+		return NMI_DONE;
+
+	this_cpu_write(nmi_sent, false);
+	this_cpu_inc(nr_nmis);
+	return NMI_HANDLED;
+}
+
+static void spin(unsigned int rounds)
+{
+	asm volatile("1: dec %0\n\t"
+		     "jnz 1b" : "+r"(rounds) : : "cc");
+}
+
+static void guest_nmi(void)
+{
+	this_cpu_write(nmi_sent, true);
+	send_nmi_to_self();
+	while (READ_ONCE(*this_cpu_ptr(&nmi_sent)))
+		cpu_relax();
+}
+
+/*
+ * As a guest's counter would overflow. An NMI of somebody else may come while
+ * the overflow is in the status register for all to see.
+ */
+static void guest_overflow(bool nmi)
+{
+	wrmsrq(MSR_CORE_PERF_FIXED_CTR0, -1000ull & WIDTH_MASK);
+	wrmsrq(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_CTR0_PMI_KERNEL);
+	wrmsrq(MSR_CORE_PERF_GLOBAL_CTRL, FIXED_CTR0);
+	spin(2000);
+	if (nmi)
+		guest_nmi();
+	wrmsrq(MSR_CORE_PERF_GLOBAL_CTRL, 0);
+}
+
+static void guest_overflow_cleared(void)
+{
+	wrmsrq(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
+	wrmsrq(MSR_CORE_PERF_GLOBAL_OVF_CTRL, FIXED_CTR0);
+}
+
+static void guest_wake(void)
+{
+	int i;
+
+	/* Nobody is there to schedule in between. */
+	for (i = 0; i < LEND_NR_WAKES; i++) {
+		set_current_state(TASK_INTERRUPTIBLE);
+		wake_up_process(current);
+	}
+}
+
+static void guest(struct lend_run *run, struct lend_page *page)
+{
+	u64 end = local_clock() + run->nsecs;
+
+	WRITE_ONCE(page->inside, page->inside + 1);
+	if (run->flags & LEND_OVERFLOW)
+		guest_overflow(run->flags & LEND_NMI);
+	else if (run->flags & LEND_NMI)
+		guest_nmi();
+	if (run->flags & LEND_WAKE)
+		guest_wake();
+	while (local_clock() < end && !READ_ONCE(page->leave))
+		cpu_relax();
+	/* What the overflow left, but for its selector and status. */
+	read_regs(&run->leaving);
+	if (run->flags & LEND_OVERFLOW)
+		guest_overflow_cleared();
+	WRITE_ONCE(page->inside, page->inside + 1);
+}
+
+static void lend(struct lend_run *run, struct lend_page *page)
+{
+	unsigned long flags;
+	u32 nmis;
+
+	local_irq_save(flags);
+	nmis = this_cpu_read(nr_nmis);
+	read_regs(&run->before);
+
+	run->times[0] = local_clock();
+	load_guest_context(run->lvtpc);
+	run->times[1] = local_clock();
+
+	read_regs(&run->loaded);
+	guest(run, page);
+
+	run->times[2] = local_clock();
+	put_guest_context();
+	run->times[3] = local_clock();
+
+	read_regs(&run->after);
+	run->nr_nmis = this_cpu_read(nr_nmis) - nmis;
+	local_irq_restore(flags);
+}
+
+static long lend_run(struct lend_file *file, void __user *arg)
+{
+	struct lend_run *run __free(kfree) = memdup_user(arg, sizeof(*run));
+
+	if (IS_ERR(run))
+		return PTR_ERR(no_free_ptr(run));
+	if (!file->nr_created || run->nsecs > LEND_MAX_NSECS)
+		return -EINVAL;
+
+	lend(run, file->page);
+	return copy_to_user(arg, run, sizeof(*run)) ? -EFAULT : 0;
+}
+
+static long lend_create(struct lend_file *file)
+{
+	int r = create_mediated_pmu();
+
+	if (!r)
+		file->nr_created++;
+	return r;
+}
+
+static long lend_release(struct lend_file *file)
+{
+	if (!file->nr_created)
+		return -EINVAL;
+
+	file->nr_created--;
+	release_mediated_pmu();
+	return 0;
+}
+
+static long lend_event_open(struct lend_file *file, void __user *arg)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_HARDWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_HW_INSTRUCTIONS,
+	};
+	struct perf_event *event;
+	struct lend_event args;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (file->event)
+		return -EINVAL;
+
+	attr.exclude_guest = !!args.exclude_guest;
+	event = perf_event_create_kernel_counter(&attr, args.cpu, args.cpu < 0 ? current : NULL,
+						 NULL, NULL);
+	if (IS_ERR(event))
+		return PTR_ERR(event);
+	file->event = event;
+	return 0;
+}
+
+static long lend_event_close(struct lend_file *file)
+{
+	if (!file->event)
+		return -EINVAL;
+
+	perf_event_release_kernel(file->event);
+	file->event = NULL;
+	return 0;
+}
+
+/*
+ * The watch. It has all of the machine, so that there is one, of one file; its
+ * figures are summed up per CPU by the probes, with interrupts disabled.
+ */
+struct watch_cpu {
+	struct lend_watch figures;
+	u64 times[2];
+	bool loaded;
+};
+
+static DEFINE_PER_CPU(struct watch_cpu, watch_cpus);
+static DEFINE_MUTEX(watch_lock);
+static struct lend_watch watch;
+static struct lend_file *watcher;
+
+static bool watched(void)
+{
+	return !watch.tgid || current->tgid == watch.tgid;
+}
+
+static bool selects_any(const struct lend_regs *regs)
+{
+	int i;
+
+	for (i = 0; i < LEND_NR_SELS; i++) {
+		if (regs->sels[i] & ARCH_PERFMON_EVENTSEL_ENABLE)
+			return true;
+	}
+	return regs->fixed_ctrl;
+}
+
+static bool selects_guest(const struct lend_regs *regs)
+{
+	int i;
+
+	for (i = 0; i < LEND_NR_SELS; i++) {
+		if (watch.guest_event && regs->sels[i] & ARCH_PERFMON_EVENTSEL_ENABLE &&
+		    (regs->sels[i] & 0xffff) == watch.guest_event)
+			return true;
+	}
+	return regs->fixed_ctrl & watch.guest_fixed;
+}
+
+/* After the load and before the put: all is off, and overflows are the guest's. */
+static bool is_lent(const struct lend_regs *regs)
+{
+	return !regs->global_ctrl && !selects_any(regs) &&
+	       (regs->lvtpc & ~APIC_LVT_MASKED) == PERF_GUEST_MEDIATED_PMI_VECTOR;
+}
+
+static bool is_returned(const struct lend_regs *regs)
+{
+	return !selects_guest(regs) && regs->lvtpc == APIC_DM_NMI;
+}
+
+static void blame(struct watch_cpu *wc, u64 *bad, const struct lend_regs *regs)
+{
+	struct lend_watch *figures = &wc->figures;
+
+	if (!figures->bad_loads && !figures->bad_leaves && !figures->bad_puts)
+		figures->first_bad = *regs;
+	(*bad)++;
+}
+
+static int load_entry(struct kretprobe_instance *ri, struct pt_regs *unused)
+{
+	struct watch_cpu *wc = this_cpu_ptr(&watch_cpus);
+
+	if (!watched())
+		return 1;
+	wc->times[0] = local_clock();
+	return 0;
+}
+
+static int load_return(struct kretprobe_instance *ri, struct pt_regs *unused)
+{
+	struct watch_cpu *wc = this_cpu_ptr(&watch_cpus);
+	struct lend_regs regs = {};
+
+	wc->times[1] = local_clock();
+	wc->loaded = true;
+	wc->figures.loads++;
+	read_regs(&regs);
+	if (!is_lent(&regs))
+		blame(wc, &wc->figures.bad_loads, &regs);
+	return 0;
+}
+
+static int put_entry(struct kretprobe_instance *ri, struct pt_regs *unused)
+{
+	struct watch_cpu *wc = this_cpu_ptr(&watch_cpus);
+	struct lend_regs regs = {};
+
+	/* One that the load of was not seen is none of ours. */
+	if (!watched() || !wc->loaded)
+		return 1;
+	read_regs(&regs);
+	if (!is_lent(&regs))
+		blame(wc, &wc->figures.bad_leaves, &regs);
+	wc->figures.shortest += local_clock() - wc->times[1];
+	return 0;
+}
+
+static int put_return(struct kretprobe_instance *ri, struct pt_regs *unused)
+{
+	struct watch_cpu *wc = this_cpu_ptr(&watch_cpus);
+	struct lend_regs regs = {};
+
+	wc->figures.longest += local_clock() - wc->times[0];
+	wc->loaded = false;
+	read_regs(&regs);
+	if (!is_returned(&regs))
+		blame(wc, &wc->figures.bad_puts, &regs);
+	return 0;
+}
+
+static struct kretprobe load_probe, put_probe;
+
+/* A probe that has been used has to be made anew. */
+static void init_probes(void)
+{
+	load_probe = (struct kretprobe) {
+		.kp.symbol_name = "perf_load_guest_context",
+		.entry_handler = load_entry,
+		.handler = load_return,
+		.maxactive = 64,
+	};
+	put_probe = (struct kretprobe) {
+		.kp.symbol_name = "perf_put_guest_context",
+		.entry_handler = put_entry,
+		.handler = put_return,
+		.maxactive = 64,
+	};
+}
+
+static void watch_clear(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		memset(per_cpu_ptr(&watch_cpus, cpu), 0, sizeof(struct watch_cpu));
+}
+
+static long watch_start(struct lend_file *file, void __user *arg)
+{
+	int r;
+
+	guard(mutex)(&watch_lock);
+	if (watcher)
+		return -EBUSY;
+	if (copy_from_user(&watch, arg, sizeof(watch)))
+		return -EFAULT;
+
+	watch_clear();
+	init_probes();
+	r = register_kretprobe(&put_probe);
+	if (r)
+		return r;
+	r = register_kretprobe(&load_probe);
+	if (r) {
+		unregister_kretprobe(&put_probe);
+		return r;
+	}
+	watcher = file;
+	return 0;
+}
+
+static void watch_add(struct lend_watch *sum, const struct lend_watch *figures)
+{
+	if (!sum->bad_loads && !sum->bad_leaves && !sum->bad_puts)
+		sum->first_bad = figures->first_bad;
+	sum->loads += figures->loads;
+	sum->shortest += figures->shortest;
+	sum->longest += figures->longest;
+	sum->bad_loads += figures->bad_loads;
+	sum->bad_leaves += figures->bad_leaves;
+	sum->bad_puts += figures->bad_puts;
+}
+
+static void watch_end(struct lend_file *file, struct lend_watch *sum)
+{
+	int cpu;
+
+	unregister_kretprobe(&load_probe);
+	unregister_kretprobe(&put_probe);
+	for_each_possible_cpu(cpu)
+		watch_add(sum, &per_cpu_ptr(&watch_cpus, cpu)->figures);
+	sum->missed = load_probe.nmissed + put_probe.nmissed;
+	watcher = NULL;
+}
+
+static long watch_stop(struct lend_file *file, void __user *arg)
+{
+	struct lend_watch sum = {};
+
+	scoped_guard(mutex, &watch_lock) {
+		if (watcher != file)
+			return -EINVAL;
+		watch_end(file, &sum);
+	}
+	return copy_to_user(arg, &sum, sizeof(sum)) ? -EFAULT : 0;
+}
+
+/*
+ * A function that fails: for one process, and one function at a time.
+ */
+static DEFINE_MUTEX(fail_lock);
+static struct lend_fail fail;
+static struct lend_file *fail_owner;
+static pid_t fail_tgid;
+static atomic_t fail_hits;
+
+static int fail_entry(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (current->tgid != fail_tgid)
+		return 0;
+
+	atomic_inc(&fail_hits);
+	regs->ax = (long)fail.error;
+	regs->ip = *(unsigned long *)regs->sp;
+	regs->sp += sizeof(long);
+	return 1;
+}
+
+/* Having one keeps the probe from being made a jump, which could not do that. */
+static void fail_post(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
+{
+}
+
+static struct kprobe fail_probe;
+
+static long fail_start(struct lend_file *file, void __user *arg)
+{
+	int r;
+
+	guard(mutex)(&fail_lock);
+	if (fail_owner)
+		return -EBUSY;
+	if (copy_from_user(&fail, arg, sizeof(fail)))
+		return -EFAULT;
+	if (strnlen(fail.symbol, LEND_SYMBOL_LEN) == LEND_SYMBOL_LEN)
+		return -EINVAL;
+
+	fail_tgid = current->tgid;
+	atomic_set(&fail_hits, 0);
+	fail_probe = (struct kprobe) {
+		.symbol_name = fail.symbol,
+		.pre_handler = fail_entry,
+		.post_handler = fail_post,
+	};
+	r = register_kprobe(&fail_probe);
+	if (!r)
+		fail_owner = file;
+	return r;
+}
+
+static void fail_end(void)
+{
+	unregister_kprobe(&fail_probe);
+	fail.hits = atomic_read(&fail_hits);
+	fail_owner = NULL;
+}
+
+static long fail_stop(struct lend_file *file, void __user *arg)
+{
+	guard(mutex)(&fail_lock);
+	if (fail_owner != file)
+		return -EINVAL;
+	fail_end();
+	return copy_to_user(arg, &fail, sizeof(fail)) ? -EFAULT : 0;
+}
+
+static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __user *arg)
+{
+	switch (cmd) {
+	case LEND_CREATE:
+		return lend_create(file);
+	case LEND_RELEASE:
+		return lend_release(file);
+	case LEND_RUN:
+		return lend_run(file, arg);
+	case LEND_WATCH_START:
+		return watch_start(file, arg);
+	case LEND_WATCH_STOP:
+		return watch_stop(file, arg);
+	case LEND_EVENT_OPEN:
+		return lend_event_open(file, arg);
+	case LEND_EVENT_CLOSE:
+		return lend_event_close(file);
+	case LEND_SPURIOUS_PMI:
+		send_to_self(APIC_DM_FIXED | PERF_GUEST_MEDIATED_PMI_VECTOR);
+		return 0;
+	case LEND_FAIL_START:
+		return fail_start(file, arg);
+	case LEND_FAIL_STOP:
+		return fail_stop(file, arg);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static long lend_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
+{
+	struct lend_file *file = filp->private_data;
+
+	guard(mutex)(&file->lock);
+	return lend_ioctl_locked(file, cmd, (void __user *)arg);
+}
+
+static int lend_mmap(struct file *filp, struct vm_area_struct *vma)
+{
+	struct lend_file *file = filp->private_data;
+
+	return remap_vmalloc_range(vma, file->page, vma->vm_pgoff);
+}
+
+static int lend_open(struct inode *inode, struct file *filp)
+{
+	struct lend_file *file __free(kfree) = kzalloc(sizeof(*file), GFP_KERNEL);
+
+	if (!file)
+		return -ENOMEM;
+	mutex_init(&file->lock);
+	file->page = vmalloc_user(PAGE_SIZE);
+	if (!file->page)
+		return -ENOMEM;
+	filp->private_data = no_free_ptr(file);
+	return 0;
+}
+
+static int lend_close(struct inode *inode, struct file *filp)
+{
+	struct lend_file *file = filp->private_data;
+	struct lend_watch unused = {};
+
+	scoped_guard(mutex, &watch_lock) {
+		if (watcher == file)
+			watch_end(file, &unused);
+	}
+	scoped_guard(mutex, &fail_lock) {
+		if (fail_owner == file)
+			fail_end();
+	}
+	if (file->event)
+		perf_event_release_kernel(file->event);
+	while (file->nr_created--)
+		release_mediated_pmu();
+	vfree(file->page);
+	kfree(file);
+	return 0;
+}
+
+static const struct file_operations lend_fops = {
+	.owner		= THIS_MODULE,
+	.open		= lend_open,
+	.release	= lend_close,
+	.unlocked_ioctl	= lend_ioctl,
+	.mmap		= lend_mmap,
+};
+
+static struct miscdevice lend_device = {
+	.minor	= MISC_DYNAMIC_MINOR,
+	.name	= "vpmu_lend",
+	.fops	= &lend_fops,
+};
+
+static int __init vpmu_lend_init(void)
+{
+	int r = lookup_perf();
+
+	if (r)
+		return r;
+	r = register_nmi_handler(NMI_LOCAL, nmi_handler, 0, "vpmu_lend");
+	if (r)
+		return r;
+	r = misc_register(&lend_device);
+	if (r)
+		unregister_nmi_handler(NMI_LOCAL, "vpmu_lend");
+	return r;
+}
+module_init(vpmu_lend_init);
+
+static void __exit vpmu_lend_exit(void)
+{
+	misc_deregister(&lend_device);
+	unregister_nmi_handler(NMI_LOCAL, "vpmu_lend");
+}
+module_exit(vpmu_lend_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Lend the PMU to nobody, for the selftests of those who lend it to guests");

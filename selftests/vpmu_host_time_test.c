@@ -1,0 +1,627 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The times of the host's events, while the PMU is lent to a guest.
+ *
+ * A host event that excludes guests stays enabled while a guest has the PMU,
+ * but doesn't run: time_enabled goes on, time_running doesn't, and the
+ * difference is exactly the time that the guest had, whatever kind the event
+ * is of, and whoever reads it where and when.
+ *
+ * In most of these tests there is no guest: vpmu_lend.ko lends the PMU, and
+ * says for how long. In the others it watches KVM do it.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "host_cgroup.h"
+#include "host_event.h"
+#include "lend.h"
+#include "vpmu.h"
+#include "vpmu_harness.h"
+
+#define LEND_NSECS	1000000
+#define NR_LENDS	5
+#define HOST_ROUNDS	50000
+
+/* The event was enabled all the time, and ran for as long as the PMU was the host's. */
+static void expect_lost(const struct host_count *c, const struct lent *lent)
+{
+	uint64_t lost = c->enabled - c->running;
+
+	TEST_ASSERT(c->enabled >= c->running, "Enabled for %lu ns, running for %lu ns",
+		    c->enabled, c->running);
+	TEST_ASSERT(lost >= lent->shortest && lost <= lent->longest,
+		    "Not running for %lu ns, but the PMU was lent for %lu to %lu ns", lost,
+		    lent->shortest, lent->longest);
+}
+
+FIXTURE(event) {
+	struct lend lend;
+	int cpu;
+	int cgroup;
+	int fd;
+	int sibling;
+};
+
+FIXTURE_VARIANT(event) {
+	bool per_cpu;
+	bool cgroup;
+	bool pinned;
+	bool inherit;
+	bool sampling;
+	bool grouped;
+	bool software_leader;
+};
+
+FIXTURE_VARIANT_ADD(event, task) { };
+FIXTURE_VARIANT_ADD(event, task_pinned) { .pinned = true };
+FIXTURE_VARIANT_ADD(event, task_inherited) { .inherit = true };
+FIXTURE_VARIANT_ADD(event, task_sampling) { .sampling = true };
+FIXTURE_VARIANT_ADD(event, task_grouped) { .grouped = true };
+FIXTURE_VARIANT_ADD(event, task_grouped_with_software)
+{
+	.grouped = true,
+	.software_leader = true,
+};
+FIXTURE_VARIANT_ADD(event, cpu) { .per_cpu = true };
+FIXTURE_VARIANT_ADD(event, cpu_pinned) { .per_cpu = true, .pinned = true };
+FIXTURE_VARIANT_ADD(event, cpu_grouped) { .per_cpu = true, .grouped = true };
+FIXTURE_VARIANT_ADD(event, cgroup) { .per_cpu = true, .cgroup = true };
+FIXTURE_VARIANT_ADD(event, cgroup_pinned) { .per_cpu = true, .cgroup = true, .pinned = true };
+
+static int open_event(struct perf_event_attr *attr, int pid, int cpu, int group, int flags)
+{
+	int fd = syscall(SYS_perf_event_open, attr, pid, cpu, group, flags);
+
+	TEST_ASSERT(fd >= 0, "perf_event_open() failed: %s", strerror(errno));
+	return fd;
+}
+
+static void open_events(FIXTURE_DATA(event) *self, const FIXTURE_VARIANT(event) *variant)
+{
+	struct perf_event_attr attr = host_event_attr();
+	int flags = variant->cgroup ? PERF_FLAG_PID_CGROUP : 0;
+	int pid = variant->per_cpu ? self->cgroup : 0;
+	int cpu = variant->per_cpu ? self->cpu : -1;
+
+	attr.pinned = variant->pinned;
+	attr.inherit = variant->inherit;
+	attr.sample_period = variant->sampling ? 1000000007 : 0;
+	if (variant->software_leader) {
+		attr.type = PERF_TYPE_SOFTWARE;
+		attr.config = PERF_COUNT_SW_TASK_CLOCK;
+	}
+	self->fd = open_event(&attr, pid, cpu, -1, flags);
+	self->sibling = -1;
+	if (variant->grouped) {
+		attr = host_event_attr();
+		attr.disabled = 0;
+		self->sibling = open_event(&attr, pid, cpu, self->fd, flags);
+	}
+	host_event_enable(self->fd);
+}
+
+static void close_events(FIXTURE_DATA(event) *self)
+{
+	if (self->sibling >= 0)
+		close(self->sibling);
+	close(self->fd);
+}
+
+FIXTURE_SETUP(event)
+{
+	LEND_REQUIRE();
+	self->lend = lend_open();
+	TEST_ASSERT_EQ(lend_create(&self->lend), 0);
+	self->cpu = pin_self_to_any_cpu();
+	self->cgroup = variant->cgroup ? cgroup_enter() : -1;
+	open_events(self, variant);
+}
+
+FIXTURE_TEARDOWN(event)
+{
+	close_events(self);
+	if (variant->cgroup)
+		cgroup_leave(self->cgroup);
+	lend_close(&self->lend);
+}
+
+/* All of the event's time, host's and guest's. */
+TEST_F(event, lent_time_is_not_running)
+{
+	struct lent lent = {};
+	struct host_count c;
+	int i;
+
+	for (i = 0; i < NR_LENDS; i++) {
+		host_loop(HOST_ROUNDS);
+		lend_for(&self->lend, LEND_NSECS, &lent);
+	}
+	host_loop(HOST_ROUNDS);
+	c = host_event_read(self->fd);
+	TEST_ASSERT(c.value, "The event did not count");
+	expect_lost(&c, &lent);
+	host_event_disable(self->fd);
+	c = host_event_read(self->fd);
+	expect_lost(&c, &lent);
+	if (self->sibling >= 0) {
+		c = host_event_read(self->sibling);
+		TEST_ASSERT(c.value >= (NR_LENDS + 1) * HOST_ROUNDS * HOST_LOOP_INSNS,
+			    "The sibling counted %lu instructions", c.value);
+		expect_lost(&c, &lent);
+	}
+}
+
+/* What the event has before it is disabled and enabled again is not touched. */
+TEST_F(event, disabled_before_lent)
+{
+	struct host_count before, after;
+	struct lent lent = {};
+
+	host_loop(HOST_ROUNDS);
+	host_event_disable(self->fd);
+	before = host_event_read(self->fd);
+	lend_for(&self->lend, LEND_NSECS, &lent);
+	after = host_event_read(self->fd);
+	TEST_ASSERT_EQ(after.enabled, before.enabled);
+	TEST_ASSERT_EQ(after.running, before.running);
+	TEST_ASSERT_EQ(after.value, before.value);
+	host_event_enable(self->fd);
+	/* The clock of a cgroup whose only event was disabled starts with the next task. */
+	usleep(1000);
+	host_loop(HOST_ROUNDS);
+	after = host_event_read(self->fd);
+	TEST_ASSERT(after.enabled > before.enabled, "The event is not enabled");
+	TEST_ASSERT_EQ(after.enabled - before.enabled, after.running - before.running);
+}
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static void wait_for(uint64_t nsecs)
+{
+	uint64_t end = now() + nsecs;
+
+	while (now() < end)
+		;
+}
+
+/* Reads the event twice while another CPU's PMU is lent. */
+struct reader {
+	struct lend *lend;
+	int cpu;
+	int fd;
+	uint32_t inside[2];
+	struct host_count counts[2];
+	uint64_t waited;
+	atomic_bool ready;
+};
+
+static void *reader_thread(void *arg)
+{
+	struct reader *r = arg;
+
+	pin_self_to_cpu(r->cpu);
+	r->ready = true;
+	while (!(r->lend->page->inside & 1))
+		;
+	r->inside[0] = r->lend->page->inside;
+	r->counts[0] = host_event_read(r->fd);
+	r->waited = now();
+	wait_for(LEND_NSECS);
+	r->waited = now() - r->waited;
+	r->counts[1] = host_event_read(r->fd);
+	r->inside[1] = r->lend->page->inside;
+	r->lend->page->leave = 1;
+	return NULL;
+}
+
+static int other_cpu(int cpu)
+{
+	cpu_set_t set;
+	int other;
+
+	/* The calling thread is pinned. */
+	CPU_ZERO(&set);
+	for (other = 0; other < CPU_SETSIZE; other++)
+		CPU_SET(other, &set);
+	CPU_CLR(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) || host_cpus(&other, 1) != 1)
+		other = -1;
+	pin_self_to_cpu(cpu);
+	return other;
+}
+
+TEST_F(event, read_while_lent)
+{
+	const struct lend_run how = { .nsecs = 100000000 };
+	struct reader r = { .lend = &self->lend };
+	struct host_count c, *counts = r.counts;
+	struct lent lent = {};
+	pthread_t thread;
+
+	r.cpu = other_cpu(self->cpu);
+	if (r.cpu < 0)
+		SKIP(return, "needs two processors");
+	TEST_ASSERT(!pthread_create(&thread, NULL, reader_thread, &r), "pthread_create() failed");
+	while (!r.ready)
+		sched_yield();
+	/* Anew, for the reader is not to inherit it. */
+	close_events(self);
+	open_events(self, variant);
+	r.fd = self->fd;
+	host_loop(HOST_ROUNDS);
+	lend_run(&self->lend, &how, &lent);
+	pthread_join(thread, NULL);
+
+	TEST_ASSERT(r.inside[0] == r.inside[1], "The reader had to wait for the guest to go");
+	TEST_ASSERT_EQ(counts[0].value, counts[1].value);
+	TEST_ASSERT_EQ(counts[0].running, counts[1].running);
+	TEST_ASSERT(counts[1].enabled - counts[0].enabled >= r.waited,
+		    "Enabled for another %lu ns within %lu ns",
+		    counts[1].enabled - counts[0].enabled, r.waited);
+	TEST_ASSERT(counts[1].enabled - counts[1].running <= lent.longest,
+		    "Not running for %lu ns, but the PMU was lent for %lu ns",
+		    counts[1].enabled - counts[1].running, lent.longest);
+
+	/* Nothing of that is left. */
+	host_event_disable(self->fd);
+	c = host_event_read(self->fd);
+	expect_lost(&c, &lent);
+}
+
+/* All of these need no more than one event, per task. */
+FIXTURE(task) {
+	struct lend lend;
+	int fd;
+};
+
+FIXTURE_SETUP(task)
+{
+	struct perf_event_attr attr = host_event_attr();
+
+	LEND_REQUIRE();
+	self->lend = lend_open();
+	TEST_ASSERT_EQ(lend_create(&self->lend), 0);
+	attr.inherit = 1;
+	self->fd = host_event_open_ok(&attr, 0, -1);
+	host_event_enable(self->fd);
+}
+
+FIXTURE_TEARDOWN(task)
+{
+	close(self->fd);
+	lend_close(&self->lend);
+}
+
+/* Children add to what the event has, be they alive or not. */
+TEST_F(task, inherited)
+{
+	struct lent *lent = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct host_count c;
+	int i, status;
+	pid_t pid;
+
+	TEST_ASSERT(lent != MAP_FAILED, "mmap() failed");
+	for (i = 0; i < 3; i++) {
+		pid = fork();
+		TEST_ASSERT(pid >= 0, "fork() failed");
+		if (!pid) {
+			host_loop(HOST_ROUNDS);
+			lend_for(&self->lend, LEND_NSECS, &lent[i]);
+			_exit(0);
+		}
+		lend_for(&self->lend, LEND_NSECS, &lent[3]);
+		TEST_ASSERT_EQ(waitpid(pid, &status, 0), pid);
+		TEST_ASSERT_EQ(status, 0);
+	}
+	host_event_disable(self->fd);
+	c = host_event_read(self->fd);
+	for (i = 0; i < 3; i++) {
+		lent[3].shortest += lent[i].shortest;
+		lent[3].longest += lent[i].longest;
+	}
+	TEST_ASSERT(c.value >= 3 * HOST_ROUNDS * HOST_LOOP_INSNS, "Counted %lu instructions",
+		    c.value);
+	expect_lost(&c, &lent[3]);
+}
+
+/* A task that shares the CPU with one that lends the PMU. */
+struct neighbour {
+	int cpu;
+	struct host_count count;
+	atomic_bool stop;
+	atomic_int rounds;
+};
+
+static void *neighbour_thread(void *arg)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct neighbour *n = arg;
+	int fd;
+
+	pin_self_to_cpu(n->cpu);
+	fd = host_event_open_ok(&attr, 0, -1);
+	host_event_enable(fd);
+	while (!n->stop) {
+		host_loop(HOST_ROUNDS);
+		n->rounds++;
+		sched_yield();
+	}
+	n->count = host_event_read(fd);
+	close(fd);
+	return NULL;
+}
+
+TEST_F(task, switched)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct neighbour n = { .cpu = pin_self_to_any_cpu() };
+	struct lent lent = {};
+	struct host_count c;
+	pthread_t thread;
+	int i, fd;
+
+	/* One that isn't inherited. */
+	host_event_disable(self->fd);
+	fd = host_event_open_ok(&attr, 0, -1);
+	host_event_enable(fd);
+
+	TEST_ASSERT(!pthread_create(&thread, NULL, neighbour_thread, &n),
+		    "pthread_create() failed");
+	for (i = 0; i < 20 || n.rounds < 20; i++) {
+		host_loop(HOST_ROUNDS);
+		lend_for(&self->lend, LEND_NSECS / 4, &lent);
+		sched_yield();
+	}
+	n.stop = true;
+	pthread_join(thread, NULL);
+	c = host_event_read(fd);
+	expect_lost(&c, &lent);
+	/* What another task lends is not the neighbour's time at all. */
+	TEST_ASSERT(n.count.enabled, "The neighbour never ran");
+	TEST_ASSERT_EQ(n.count.enabled, n.count.running);
+	close(fd);
+}
+
+TEST_F(task, moved)
+{
+	struct lent lent = {};
+	struct host_count c;
+	int cpus[2], i;
+
+	if (host_cpus(cpus, 2) < 2)
+		SKIP(return, "needs two processors");
+	for (i = 0; i < 10; i++) {
+		pin_self_to_cpu(cpus[i % 2]);
+		host_loop(HOST_ROUNDS);
+		lend_for(&self->lend, LEND_NSECS / 2, &lent);
+	}
+	host_event_disable(self->fd);
+	c = host_event_read(self->fd);
+	TEST_ASSERT(c.value >= 10 * HOST_ROUNDS * HOST_LOOP_INSNS, "Counted %lu instructions",
+		    c.value);
+	expect_lost(&c, &lent);
+}
+
+/*
+ * More events than counters. The host does the same amount of work per time
+ * whenever an event runs, so that all see the same rate, lent time or not.
+ */
+#define NR_MULTIPLEXED	14
+#define MAX_PERIODS	200
+
+static bool all_ran(const int *fds, uint64_t least)
+{
+	int i;
+
+	for (i = 0; i < NR_MULTIPLEXED; i++) {
+		if (host_event_read(fds[i]).running < least)
+			return false;
+	}
+	return true;
+}
+
+static void test_multiplexed(struct lend *lend, int pid, int cpu)
+{
+	struct perf_event_attr attr = host_event_attr();
+	uint64_t host, total, lost, nr_running = 0;
+	int fds[NR_MULTIPLEXED], i;
+	struct lent lent = {};
+	struct host_count c;
+
+	attr.disabled = 0;
+	for (i = 0; i < NR_MULTIPLEXED; i++)
+		fds[i] = host_event_open_ok(&attr, pid, cpu);
+	total = 0;
+	host = now();
+	for (i = 0; i < MAX_PERIODS && !all_ran(fds, 4000000); i++) {
+		host_loop(4 * HOST_ROUNDS);
+		total += 4 * HOST_ROUNDS * HOST_LOOP_INSNS;
+		lend_for(lend, LEND_NSECS, &lent);
+	}
+	host = now() - host - lent.longest;
+	TEST_ASSERT(i < MAX_PERIODS, "There are events that hardly ran");
+	for (i = 0; i < NR_MULTIPLEXED; i++) {
+		c = host_event_read(fds[i]);
+		lost = c.enabled - c.running;
+		nr_running += c.running;
+		TEST_ASSERT(lost > lent.shortest,
+			    "Not running for %lu ns, but the PMU was lent for %lu ns", lost,
+			    lent.shortest);
+		/* count / running = total / host, within a quarter */
+		TEST_ASSERT(c.value * host / total > c.running - c.running / 4 &&
+			    c.value * host / total < c.running + c.running / 4,
+			    "%lu instructions in %lu ns, of %lu in %lu ns", c.value, c.running,
+			    total, host);
+		close(fds[i]);
+	}
+	TEST_ASSERT(nr_running > 4 * host, "Of %d events less than 4 ran at a time",
+		    NR_MULTIPLEXED);
+}
+
+TEST_F(task, multiplexed)
+{
+	close(self->fd);
+	/* For the teardown to close. */
+	self->fd = dup(0);
+	test_multiplexed(&self->lend, 0, -1);
+}
+
+TEST_F(task, multiplexed_on_cpu)
+{
+	close(self->fd);
+	self->fd = dup(0);
+	test_multiplexed(&self->lend, -1, pin_self_to_any_cpu());
+}
+
+/* The real thing: KVM lends the PMU, and is watched. */
+#define GUEST_ROUNDS	100000
+
+DEFINE_PAYLOAD(guest_loop,
+	"mov $" __stringify(GUEST_ROUNDS) ", %%ecx\n\t"
+	"1: loop 1b\n\t",
+	1 + GUEST_ROUNDS, GUEST_ROUNDS);
+
+static void guest_count_forever(void)
+{
+	for (;;) {
+		guest_pmu_clear();
+		wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
+		payload_guest_loop.run(MSR_CORE_PERF_GLOBAL_CTRL, 1, 0);
+		GUEST_ASSERT_EQ(_rdpmc(0), payload_guest_loop.insns);
+		GUEST_SYNC(0);
+	}
+}
+
+static struct lent watch_stop(struct lend *lend)
+{
+	struct lend_watch watch = lend_watch_stop(lend);
+
+	TEST_ASSERT(watch.loads, "The PMU was never lent");
+	return (struct lent) { .shortest = watch.shortest, .longest = watch.longest };
+}
+
+static struct kvm_vcpu *create_guest(void)
+{
+	struct vpmu_config config = vpmu_config_max();
+	struct kvm_vcpu *vcpu;
+
+	vpmu_vm_create(&vcpu, guest_count_forever, &config);
+	return vcpu;
+}
+
+static void test_kvm(struct lend *lend, int fd, struct kvm_vcpu *vcpu)
+{
+	const struct lend_watch what = { .tgid = getpid() };
+	int cpus[2], nr = host_cpus(cpus, 2), i;
+	struct host_count before, c;
+	struct lent lent;
+
+	lend_watch_start(lend, &what);
+	before = host_event_read(fd);
+	for (i = 0; i < 10; i++) {
+		if (nr > 1)
+			pin_self_to_cpu(cpus[i % 2]);
+		vpmu_run(vcpu);
+		c = host_event_read(fd);
+	}
+	lent = watch_stop(lend);
+	c.enabled -= before.enabled;
+	c.running -= before.running;
+	expect_lost(&c, &lent);
+}
+
+/* The task of a vCPU, which moves between processors. */
+TEST_F(task, moved_vcpu)
+{
+	struct kvm_vcpu *vcpu;
+
+	VPMU_REQUIRE_MEDIATED();
+	vcpu = create_guest();
+	test_kvm(&self->lend, self->fd, vcpu);
+	kvm_vm_free(vcpu->vm);
+}
+
+/* ... which others want to run on, too. */
+TEST_F(task, switched_vcpu)
+{
+	const struct lend_watch what = { .tgid = getpid() };
+	struct neighbour n = { .cpu = pin_self_to_any_cpu() };
+	struct perf_event_attr attr = host_event_attr();
+	struct kvm_vcpu *vcpu;
+	struct host_count c;
+	struct lent lent;
+	pthread_t thread;
+	int i, fd;
+
+	VPMU_REQUIRE_MEDIATED();
+	vcpu = create_guest();
+	fd = host_event_open_ok(&attr, 0, -1);
+	TEST_ASSERT(!pthread_create(&thread, NULL, neighbour_thread, &n),
+		    "pthread_create() failed");
+	lend_watch_start(&self->lend, &what);
+	host_event_enable(fd);
+	for (i = 0; i < 20 || n.rounds < 20; i++)
+		vpmu_run(vcpu);
+	host_event_disable(fd);
+	lent = watch_stop(&self->lend);
+	n.stop = true;
+	pthread_join(thread, NULL);
+	c = host_event_read(fd);
+	expect_lost(&c, &lent);
+	TEST_ASSERT_EQ(n.count.enabled, n.count.running);
+	close(fd);
+	kvm_vm_free(vcpu->vm);
+}
+
+/* A process that is killed while its guest runs leaves the times behind. */
+TEST_F(task, killed_vcpu)
+{
+	struct lend_watch what = {};
+	int ready[2], go[2], status;
+	struct kvm_vcpu *vcpu;
+	struct host_count c;
+	struct lent lent;
+	char byte = 0;
+
+	VPMU_REQUIRE_MEDIATED();
+	TEST_ASSERT(!pipe(ready) && !pipe(go), "pipe() failed");
+	what.tgid = fork();
+	TEST_ASSERT(what.tgid >= 0, "fork() failed");
+	if (!what.tgid) {
+		vcpu = create_guest();
+		TEST_ASSERT_EQ(write(ready[1], &byte, 1), 1);
+		TEST_ASSERT_EQ(read(go[0], &byte, 1), 1);
+		for (;;)
+			vpmu_run(vcpu);
+	}
+	TEST_ASSERT_EQ(read(ready[0], &byte, 1), 1);
+	lend_watch_start(&self->lend, &what);
+	TEST_ASSERT_EQ(write(go[1], &byte, 1), 1);
+	usleep(50000);
+	kill(what.tgid, SIGKILL);
+	TEST_ASSERT_EQ(waitpid(what.tgid, &status, 0), what.tgid);
+	lent = watch_stop(&self->lend);
+	host_event_disable(self->fd);
+	c = host_event_read(self->fd);
+	expect_lost(&c, &lent);
+}
+
+int main(int argc, char *argv[])
+{
+	vpmu_require_intel();
+	return test_harness_run(argc, argv);
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What perf's own hot paths cost, in instructions of the host, counted by the
+ * emulator. Says nothing about guests: it is to be run on two kernels, to
+ * compare them.
+ *
+ *   vpmu_perf_cost            print the table
+ *   vpmu_perf_cost BASELINE   and compare it with the output of an earlier run:
+ *                             fails if anything has become more expensive
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cost.h"
+#include "host_event.h"
+#include "kvm_util.h"
+
+#define MAX_EVENTS	4
+#define ROUNDS		60
+
+/* What there is to be done with. */
+struct bench {
+	int cpu;
+	int fds[MAX_EVENTS];
+	int to_peer, from_peer;
+};
+
+/* To the other task and back: two context switches, and two system calls each. */
+static void call_switch(void *arg)
+{
+	struct bench *b = arg;
+	char byte = 0;
+
+	if (write(b->to_peer, &byte, 1) != 1 || read(b->from_peer, &byte, 1) != 1)
+		exit(KSFT_FAIL);
+}
+
+static void call_toggle(void *arg)
+{
+	struct bench *b = arg;
+
+	host_event_disable(b->fds[0]);
+	host_event_enable(b->fds[0]);
+}
+
+static void call_read(void *arg)
+{
+	struct bench *b = arg;
+
+	host_event_read(b->fds[0]);
+}
+
+static void call_open(void *arg)
+{
+	struct perf_event_attr attr = host_event_attr();
+
+	close(host_event_open_ok(&attr, 0, -1));
+}
+
+static void peer(int from, int to)
+{
+	char byte;
+
+	while (read(from, &byte, 1) == 1) {
+		if (write(to, &byte, 1) != 1)
+			break;
+	}
+	_exit(0);
+}
+
+/* Before there is any event, so that none is inherited. */
+static pid_t start_peer(struct bench *b)
+{
+	int there[2], back[2];
+	pid_t pid;
+
+	TEST_ASSERT(!pipe(there) && !pipe(back), "pipe() failed");
+	pid = fork();
+	TEST_ASSERT(pid >= 0, "fork() failed");
+	if (!pid) {
+		close(there[1]);
+		close(back[0]);
+		peer(there[0], back[1]);
+	}
+	close(there[0]);
+	close(back[1]);
+	b->to_peer = there[1];
+	b->from_peer = back[0];
+	return pid;
+}
+
+static void open_events(struct bench *b, int nr, int type, bool per_cpu)
+{
+	struct perf_event_attr attr = host_event_attr();
+	int i;
+
+	attr.disabled = 0;
+	attr.type = type;
+	for (i = 0; i < nr; i++)
+		b->fds[i] = host_event_open_ok(&attr, per_cpu ? -1 : 0, per_cpu ? b->cpu : -1);
+}
+
+static const struct row {
+	const char *name;
+	void (*call)(void *arg);
+	int nr_events;
+	int type;
+	bool per_cpu;
+} rows[] = {
+	{ "switch-0-events", call_switch, 0 },
+	{ "switch-1-event", call_switch, 1 },
+	{ "switch-4-events", call_switch, 4 },
+	{ "switch-1-cpu-event", call_switch, 1, .per_cpu = true },
+	{ "switch-4-cpu-events", call_switch, 4, .per_cpu = true },
+	{ "switch-4-software-events", call_switch, 4, PERF_TYPE_SOFTWARE },
+	{ "disable-enable", call_toggle, 1 },
+	{ "disable-enable-1-of-4", call_toggle, 4 },
+	{ "disable-enable-cpu-event", call_toggle, 1, .per_cpu = true },
+	{ "read", call_read, 1 },
+	{ "read-cpu-event", call_read, 1, .per_cpu = true },
+	{ "open-close", call_open, 0 },
+};
+
+static uint64_t measure(struct bench *b, const struct row *row)
+{
+	uint64_t cost;
+	int i;
+
+	open_events(b, row->nr_events, row->type, row->per_cpu);
+	cost = cost_host_insns(b->cpu, ROUNDS, row->call, b);
+	for (i = 0; i < row->nr_events; i++)
+		close(b->fds[i]);
+	return cost;
+}
+
+/* The figure of that name in an earlier table, 0 if there is none. */
+static uint64_t baseline(const char *path, const char *name)
+{
+	FILE *file = path ? fopen(path, "r") : NULL;
+	uint64_t cost = 0, value;
+	char found[64];
+
+	if (!file)
+		return 0;
+	while (!cost && fscanf(file, "%63s %lu%*[^\n]", found, &value) == 2) {
+		if (!strcmp(found, name))
+			cost = value;
+	}
+	fclose(file);
+	return cost;
+}
+
+int main(int argc, char *argv[])
+{
+	const char *path = argc > 1 ? argv[1] : NULL;
+	uint64_t cost, before;
+	struct bench b = {};
+	unsigned int i;
+	int worse = 0;
+	pid_t pid;
+
+	if (!cost_is_available()) {
+		fprintf(stderr, "There are no cost counters here.\n");
+		return KSFT_SKIP;
+	}
+	b.cpu = pin_self_to_any_cpu();
+	pid = start_peer(&b);
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		cost = measure(&b, &rows[i]);
+		before = baseline(path, rows[i].name);
+		printf("%-26s %8lu", rows[i].name, cost);
+		if (path)
+			printf(" %8lu %+6ld%s", before, (long)(cost - before),
+			       cost > before ? "  more" : "");
+		printf("\n");
+		worse += path && cost > before;
+	}
+	close(b.to_peer);
+	waitpid(pid, NULL, 0);
+	return worse ? KSFT_FAIL : KSFT_PASS;
+}
