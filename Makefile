@@ -6,7 +6,7 @@
 # environment.
 export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
 
-.PHONY: help run test check kernel module bochs selftests shell doc packages toolchain clean
+.PHONY: help run test check check-series kernel module bochs selftests shell doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -14,6 +14,7 @@ help:
 	@echo 'make run              a Linux guest under perf, on stock KVM and on the module, side by side'
 	@echo 'make test             everything that is tested; the last line is "N passed, N failed"'
 	@echo 'make check            what needs no kernel, in seconds: cargo test, fmt, clippy, checkpatch, shellcheck'
+	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to'
 	@echo 'make shell            a shell in the emulated host'
 	@echo 'make kernel           the patched kernel for the emulated host'
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'
@@ -43,6 +44,9 @@ test:
 
 check:
 	@scripts/check
+
+check-series: packages
+	@scripts/check-series
 
 shell:
 	@scripts/shell
