@@ -6,7 +6,7 @@
 # environment.
 export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
 
-.PHONY: help run test check check-series kernel module bochs selftests shell doc packages toolchain clean
+.PHONY: help run test check check-series kernel module bochs selftests shell fuzz doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -20,6 +20,7 @@ help:
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'
 	@echo 'make bochs            the patched emulator'
 	@echo 'make selftests        the test programs'
+	@echo 'make fuzz             random guests against a bare machine, on this one; CASES= how many, SEED= to repeat'
 	@echo 'make doc              the documentation of the Rust code, in build/cargo/doc'
 	@echo 'make packages         the Debian packages that all this needs'
 	@echo 'make toolchain        the pinned Rust and bindgen, in build/toolchain'
@@ -63,6 +64,9 @@ bochs: packages
 
 selftests: packages
 	@scripts/selftests
+
+fuzz:
+	@SEED=$${SEED:-random} CASES=$${CASES:-1000000} scripts/cargo test --quiet --offline --locked exactness -- --nocapture
 
 doc:
 	@RUSTDOCFLAGS='-D warnings' scripts/cargo doc --quiet --offline --locked --no-deps --document-private-items
