@@ -43,6 +43,10 @@ pristine-0) FLAVOUR=pristine ;;
 pristine-1) die "the unpatched kernel is for the emulator and has no debug build; drop DEBUG=1 or KERNEL=pristine" ;;
 *) die "KERNEL=$KERNEL DEBUG=$DEBUG is not known; KERNEL is patched or pristine, DEBUG 0 or 1" ;;
 esac
+case $NCPUS in
+[1-8]) ;;
+*) die "NCPUS=$NCPUS does not do; give 1 to 8" ;;
+esac
 KOUT=$BUILD/linux-$FLAVOUR
 export FLAVOUR KOUT
 
@@ -156,6 +160,7 @@ apt_download() {
 # sets HOST to the options of scripts/boot that put it there.
 prepare() {
 	local file
+	need_space BUILD 1500
 	"$TOP/scripts/packages"
 	"$TOP/scripts/toolchain"
 	"$TOP/scripts/bochs"
