@@ -26,6 +26,7 @@ typedef uint64_t u64;
 #define IA32_MISC_ENABLE		0x1a0
 #define IA32_DEBUGCTL			0x1d9
 #define IA32_FIXED_CTR0			0x309
+#define IA32_PERF_METRICS		0x329
 #define IA32_PERF_CAPABILITIES		0x345
 #define IA32_FIXED_CTR_CTRL		0x38d
 #define IA32_PERF_GLOBAL_STATUS		0x38e
@@ -45,9 +46,12 @@ typedef uint64_t u64;
 #define GLOBAL_GP	(BIT(NR_GP) - 1)
 #define GLOBAL_FIXED	((BIT(NR_FIXED) - 1) << 32)
 #define GLOBAL_ALL	(GLOBAL_GP | GLOBAL_FIXED)
+#define PERF_CAP_FW_WRITES	BIT(13)
+#define PERF_CAP_METRICS	BIT(15)
+#define GLOBAL_METRICS	BIT(48)
 #define STATUS_LBR_FRZ	BIT(58)
 #define STATUS_CTR_FRZ	BIT(59)
-#define STATUS_ALL	(GLOBAL_ALL | STATUS_LBR_FRZ | STATUS_CTR_FRZ | BIT(61) | BIT(62) | BIT(63))
+#define STATUS_ALL	(GLOBAL_ALL | (has_metrics ? GLOBAL_METRICS : 0) | STATUS_LBR_FRZ | STATUS_CTR_FRZ | BIT(61) | BIT(62) | BIT(63))
 
 /* IA32_PERFEVTSELx */
 #define SEL_USR		BIT(16)
@@ -220,6 +224,9 @@ static inline void cpuid(u32 leaf, u32 subleaf, u32 *a, u32 *b, u32 *c, u32 *d)
 })
 #define write_cr(n, value)	asm volatile("mov %0, %%cr" #n : : "r"((u64)(value)) : "memory")
 
+/* PERF_METRICS is there. */
+extern bool has_metrics;
+
 /* Stop all counters, clear everything. */
 void pmu_reset(void);
 /* GP counter n counts event with bits. */
@@ -268,6 +275,7 @@ void test_counting(void);
 void test_overflow(void);
 void test_rdpmc(void);
 void test_vmx(void);
+void test_metrics(void);
 void test_cost(void);
 void test_smp(void);
 

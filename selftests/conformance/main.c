@@ -324,14 +324,19 @@ static void test_amd(void)
 	test_amd_smp();
 }
 
+bool has_metrics;
+
 static void test_intel(void)
 {
+	has_metrics = rdmsr(IA32_PERF_CAPABILITIES) & PERF_CAP_METRICS;
+	note("%s PERF_METRICS", has_metrics ? "with" : "without");
 	test_registers();
 	test_processor();
 	test_counting();
 	test_overflow();
 	test_rdpmc();
 	test_vmx();
+	test_metrics();
 	test_cost();
 	start_cpus();
 	note("%u CPUs", nr_cpus);

@@ -28,7 +28,7 @@ static void check_values(void)
 static void check_indices(void)
 {
 	static const u32 invalid[] = {
-		NR_GP, 0xff, 0x10000, 0x20000000, 0x80000000, 0xffffffff,
+		NR_GP, 0xff, 0x10000, 0x20000001, 0x80000000, 0xffffffff,
 		RDPMC_FIXED | NR_FIXED, RDPMC_FIXED | 0x10000, RDPMC_FIXED | 0x80000000,
 	};
 	unsigned int n;

@@ -13,12 +13,12 @@ static const struct control controls[] = {
 	{ "IA32_PERFEVTSEL0", IA32_PERFEVTSEL0, 0xffd7ffff, true },
 	{ "IA32_PERFEVTSEL7", IA32_PERFEVTSEL0 + 7, 0xffd7ffff, true },
 	{ "IA32_FIXED_CTR_CTRL", IA32_FIXED_CTR_CTRL, 0xbbbb, true },
-	{ "IA32_PERF_GLOBAL_CTRL", IA32_PERF_GLOBAL_CTRL, GLOBAL_ALL, true },
+	{ "IA32_PERF_GLOBAL_CTRL", IA32_PERF_GLOBAL_CTRL, GLOBAL_ALL | GLOBAL_METRICS, true },
 	{ "IA32_PERF_GLOBAL_STATUS", IA32_PERF_GLOBAL_STATUS, 0, true },
 	{ "IA32_PERF_GLOBAL_STATUS_RESET", IA32_PERF_GLOBAL_STATUS_RESET,
-	  GLOBAL_ALL | BIT(58) | BIT(59) | BIT(61) | BIT(62) | BIT(63), false },
+	  GLOBAL_ALL | GLOBAL_METRICS | BIT(58) | BIT(59) | BIT(61) | BIT(62) | BIT(63), false },
 	{ "IA32_PERF_GLOBAL_STATUS_SET", IA32_PERF_GLOBAL_STATUS_SET,
-	  GLOBAL_ALL | BIT(58) | BIT(59) | BIT(61) | BIT(62), false },
+	  GLOBAL_ALL | GLOBAL_METRICS | BIT(58) | BIT(59) | BIT(61) | BIT(62), false },
 	{ "IA32_PERF_GLOBAL_INUSE", IA32_PERF_GLOBAL_INUSE, 0, true },
 	{ "IA32_PERF_CAPABILITIES", IA32_PERF_CAPABILITIES, 0, true },
 	{ "IA32_DEBUGCTL", IA32_DEBUGCTL, BIT(0) | BIT(1) | BIT(11) | BIT(12), true },
@@ -67,13 +67,14 @@ static void check_cpuid(void)
 /* Write each bit alone: it sticks or it faults, and a fault changes nothing. */
 static void check_control(const struct control *control)
 {
+	u64 valid = control->valid & ~(has_metrics ? 0 : GLOBAL_METRICS);
 	u64 before, after, wrong_faults = 0, wrong_values = 0, vector;
 	unsigned int bit;
 
 	for (bit = 0; bit < 64; bit++) {
 		before = rdmsr(control->msr);
 		vector = wrmsr_safe(control->msr, BIT(bit));
-		if (vector != (control->valid & BIT(bit) ? 0 : VEC_GP))
+		if (vector != (valid & BIT(bit) ? 0 : VEC_GP))
 			wrong_faults |= BIT(bit);
 		after = rdmsr(control->msr);
 		if (control->reads_back && after != (vector ? before : BIT(bit)))
@@ -81,7 +82,7 @@ static void check_control(const struct control *control)
 	}
 	is_u64(wrong_faults, 0, "%s: #GP for reserved bits and for no other", control->name);
 	is_u64(wrong_values, 0, "%s: reads back, #GP changes nothing", control->name);
-	if (control->valid && control->reads_back)
+	if (valid && control->reads_back)
 		wrmsr(control->msr, 0);
 }
 
@@ -200,8 +201,8 @@ void test_registers(void)
 	check_cpuid();
 	check_reset_values();
 	pmu_reset();
-	is_u64(rdmsr(IA32_PERF_CAPABILITIES), BIT(13),
-	       "PERF_CAPABILITIES: full-width writes and nothing else");
+	is_u64(rdmsr(IA32_PERF_CAPABILITIES) & ~PERF_CAP_METRICS, PERF_CAP_FW_WRITES,
+	       "PERF_CAPABILITIES: full-width writes, and but for PERF_METRICS nothing else");
 	for (n = 0; n < ARRAY_SIZE(controls); n++)
 		check_control(&controls[n]);
 	for (n = 0; n < NR_GP; n++)

@@ -5,8 +5,10 @@
 # print its TAP. Succeeds only if every test passed and the plan was completed.
 # OUTDIR must hold conformance.iso and gets the emulator's configuration and logs.
 #
-# CPU is intel or amd. BIOS and VGABIOS name the ROM images, TIMEOUT the seconds
-# that a run may take.
+# CPU is intel or amd. FEATURES are added to those that the processor has anyway;
+# by default that is PERF_METRICS for Intel processors that are not alone, so that
+# the runs of different numbers of processors are with and without it. BIOS and
+# VGABIOS name the ROM images, TIMEOUT the seconds that a run may take.
 
 set -u
 if [ $# -lt 2 ]; then
@@ -20,6 +22,9 @@ bios=${BIOS:-/usr/share/bochs/BIOS-bochs-latest}
 vgabios=${VGABIOS:-/usr/share/vgabios/vgabios.bin}
 cpu=${CPU:-intel}
 run=$out/$cpu-cpus$ncpus
+features=
+[ "$cpu" = amd ] || [ "$ncpus" = 1 ] || features=perf_metrics
+features=${FEATURES-$features}
 
 case $cpu in
 intel) model=sapphire_rapids ;;
@@ -37,7 +42,7 @@ done
 mkdir -p "$run"
 rm -f "$run/console"
 cat > "$run/bochsrc" <<END
-cpu: model=$model, count=$ncpus, ips=100000000, ignore_bad_msrs=0, reset_on_triple_fault=0
+cpu: model=$model, count=$ncpus, ips=100000000, ignore_bad_msrs=0, reset_on_triple_fault=0, add_features="$features"
 memory: guest=128, host=128
 romimage: file="$bios"
 vgaromimage: file="$vgabios"

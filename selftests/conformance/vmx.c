@@ -326,9 +326,9 @@ static void check_consistency(void)
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
 	       "entry fails: reserved bit in the guest's GLOBAL_CTRL");
 	is_u64(vmx_exit_ctrl, BIT(2), "a failed entry loads the host's GLOBAL_CTRL");
-	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, BIT(48));
+	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, BIT(49));
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
-	       "entry fails: PERF_METRICS in the guest's GLOBAL_CTRL");
+	       "entry fails: the bit after PERF_METRICS in the guest's GLOBAL_CTRL");
 	is_u64(GP(0), 0, "a failed entry counts nothing");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, 0);
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, BIT(36));
