@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * perf events are opened, used and closed at random, on all processors, while
+ * guests come and go and move about. All the while, guests count exactly, and
+ * so does an event of the host.
+ *
+ * A second by default. VPMU_STRESS_SECONDS says for how long, and
+ * VPMU_STRESS_SEED where the random numbers start: an hour under a kernel with
+ * lockdep and KASAN is what this is for.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "host_cgroup.h"
+#include "host_event.h"
+#include "vpmu.h"
+#include "vpmu_harness.h"
+
+/* The harness' limit is not to be in the way. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	86400
+
+#define NR_OPENERS	3
+#define NR_GUESTS	2
+#define NR_FDS		12
+#define HOST_ROUNDS	20000
+#define GUEST_ROUNDS	20000
+
+static unsigned long env_number(const char *name, unsigned long otherwise)
+{
+	const char *value = getenv(name);
+
+	return value ? strtoul(value, NULL, 0) : otherwise;
+}
+
+DEFINE_PAYLOAD(guest_loop,
+	"mov $" __stringify(GUEST_ROUNDS) ", %%ecx\n\t"
+	"1: loop 1b\n\t",
+	1 + GUEST_ROUNDS, GUEST_ROUNDS);
+
+static void guest_count_forever(void)
+{
+	uint64_t on;
+
+	for (;;) {
+		on = guest_select_all();
+		payload_guest_loop.run(MSR_CORE_PERF_GLOBAL_CTRL, on, 0);
+		GUEST_ASSERT_EQ(_rdpmc(0), payload_guest_loop.insns);
+		GUEST_ASSERT_EQ(_rdpmc(1), payload_guest_loop.branches);
+		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), payload_guest_loop.insns);
+		GUEST_SYNC(0);
+	}
+}
+
+/**
+ * struct stress - what the threads share
+ * @stop: to end it
+ * @cgroup: the program's, -1 if there is none
+ * @opened: events
+ * @refused: events that include guests, while there are guests with a mediated PMU
+ * @guests: that were created
+ * @rounds: of guests, each with its counts exact
+ * @measures: of the host's event, each exact
+ */
+struct stress {
+	atomic_bool stop;
+	int cgroup;
+	atomic_ulong opened;
+	atomic_ulong refused;
+	atomic_ulong guests;
+	atomic_ulong rounds;
+	atomic_ulong measures;
+};
+
+/**
+ * struct worker - a thread
+ * @stress: what is shared
+ * @seed: its random numbers
+ * @thread: itself
+ */
+struct worker {
+	struct stress *stress;
+	unsigned int seed;
+	pthread_t thread;
+};
+
+static unsigned int pick(struct worker *w, unsigned int n)
+{
+	return rand_r(&w->seed) % n;
+}
+
+static int pick_cpu(struct worker *w)
+{
+	return pick(w, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+static void move(struct worker *w)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(pick_cpu(w), &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static struct perf_event_attr pick_attr(struct worker *w)
+{
+	static const struct {
+		uint32_t type;
+		uint32_t config;
+	} events[] = {
+		{ PERF_TYPE_HARDWARE, PERF_COUNT_HW_INSTRUCTIONS },
+		{ PERF_TYPE_HARDWARE, PERF_COUNT_HW_CPU_CYCLES },
+		{ PERF_TYPE_HARDWARE, PERF_COUNT_HW_BRANCH_INSTRUCTIONS },
+		{ PERF_TYPE_RAW, 0xc5 },
+		{ PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK },
+		{ PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CONTEXT_SWITCHES },
+	};
+	struct perf_event_attr attr = host_event_attr();
+	int i = pick(w, ARRAY_SIZE(events));
+
+	attr.type = events[i].type;
+	attr.config = events[i].config;
+	attr.disabled = pick(w, 2);
+	attr.inherit = pick(w, 4) == 0;
+	attr.exclude_kernel = pick(w, 2);
+	attr.exclude_guest = pick(w, 8) != 0;
+	if (pick(w, 4) == 0)
+		attr.sample_period = 100003 + pick(w, 1000000);
+	return attr;
+}
+
+static int pick_open(struct worker *w, const int *fds)
+{
+	struct perf_event_attr attr = pick_attr(w);
+	int cpu = pick_cpu(w), fd;
+
+	switch (pick(w, 4)) {
+	case 0:
+		fd = host_event_open(&attr, -1, cpu);
+		break;
+	case 1:
+		attr.inherit = 0;
+		fd = cgroup_event_open(&attr, w->stress->cgroup, cpu);
+		break;
+	case 2:
+		fd = syscall(SYS_perf_event_open, &attr, 0, -1, fds[pick(w, NR_FDS)], 0);
+		break;
+	default:
+		fd = host_event_open(&attr, 0, pick(w, 2) ? cpu : -1);
+		break;
+	}
+	w->stress->opened += fd >= 0;
+	w->stress->refused += fd == -EOPNOTSUPP;
+	return fd < 0 ? -1 : fd;
+}
+
+static void use_event(struct worker *w, int fd)
+{
+	struct host_count count;
+
+	switch (pick(w, 4)) {
+	case 0:
+		ioctl(fd, PERF_EVENT_IOC_ENABLE, pick(w, 2) ? PERF_IOC_FLAG_GROUP : 0);
+		break;
+	case 1:
+		ioctl(fd, PERF_EVENT_IOC_DISABLE, pick(w, 2) ? PERF_IOC_FLAG_GROUP : 0);
+		break;
+	case 2:
+		ioctl(fd, PERF_EVENT_IOC_RESET, 0);
+		break;
+	default:
+		count = host_event_read(fd);
+		TEST_ASSERT(count.running <= count.enabled, "Enabled for %lu ns, running for %lu",
+			    count.enabled, count.running);
+	}
+}
+
+static void *opener_thread(void *arg)
+{
+	struct worker *w = arg;
+	int fds[NR_FDS], i;
+
+	memset(fds, -1, sizeof(fds));
+	while (!w->stress->stop) {
+		i = pick(w, NR_FDS);
+		if (fds[i] < 0) {
+			fds[i] = pick_open(w, fds);
+		} else if (pick(w, 8)) {
+			use_event(w, fds[i]);
+		} else {
+			close(fds[i]);
+			fds[i] = -1;
+		}
+		if (!pick(w, 8))
+			move(w);
+		if (!pick(w, 4))
+			usleep(pick(w, 2000));
+	}
+	for (i = 0; i < NR_FDS; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+	return NULL;
+}
+
+/* Guests with more and with less than all counters. */
+static void *guest_thread(void *arg)
+{
+	struct vpmu_config config;
+	struct worker *w = arg;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int i, rounds;
+
+	while (!w->stress->stop) {
+		config = vpmu_config_max();
+		config.nr_gp -= pick(w, 2) * (config.nr_gp - 2);
+		vm = vpmu_vm_create(&vcpu, guest_count_forever, &config);
+		w->stress->guests++;
+		rounds = 1 + pick(w, 50);
+		for (i = 0; i < rounds && !w->stress->stop; i++) {
+			TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+			w->stress->rounds++;
+			if (!pick(w, 4))
+				move(w);
+		}
+		kvm_vm_free(vm);
+	}
+	return NULL;
+}
+
+/* A pinned event always has a counter, so that it can be held to what it counts. */
+static void *accountant_thread(void *arg)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct worker *w = arg;
+	uint64_t frame, count;
+	int fd;
+
+	attr.pinned = 1;
+	fd = host_event_open_ok(&attr, 0, -1);
+	frame = host_loop_count(fd, 1) - HOST_LOOP_INSNS;
+	while (!w->stress->stop) {
+		count = host_loop_count(fd, HOST_ROUNDS);
+		TEST_ASSERT(count == frame + HOST_ROUNDS * HOST_LOOP_INSNS,
+			    "The host counted %lu instructions, its task retired %lu", count,
+			    frame + HOST_ROUNDS * HOST_LOOP_INSNS);
+		w->stress->measures++;
+		if (!pick(w, 4))
+			move(w);
+		usleep(pick(w, 2000));
+	}
+	close(fd);
+	return NULL;
+}
+
+static void start(struct worker *w, struct stress *stress, unsigned int seed,
+		  void *(*thread)(void *))
+{
+	w->stress = stress;
+	w->seed = seed;
+	TEST_ASSERT(!pthread_create(&w->thread, NULL, thread, w), "pthread_create() failed");
+}
+
+TEST(everything_at_random)
+{
+	unsigned long seconds = env_number("VPMU_STRESS_SECONDS", 1);
+	unsigned int seed = env_number("VPMU_STRESS_SEED", 1);
+	struct worker workers[NR_OPENERS + NR_GUESTS + 1];
+	struct vpmu_config config = vpmu_config_max();
+	struct stress s = {};
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int i, nr = 0;
+
+	VPMU_REQUIRE_MEDIATED();
+	printf("# VPMU_STRESS_SECONDS=%lu VPMU_STRESS_SEED=%u\n", seconds, seed);
+	/* With one guest that stays, no event can keep the others from being created. */
+	vm = vpmu_vm_create(&vcpu, guest_count_forever, &config);
+	s.cgroup = cgroup_enter();
+	for (i = 0; i < NR_GUESTS; i++)
+		start(&workers[nr++], &s, seed++, guest_thread);
+	for (i = 0; i < NR_OPENERS; i++)
+		start(&workers[nr++], &s, seed++, opener_thread);
+	start(&workers[nr++], &s, seed++, accountant_thread);
+	while (seconds-- && !s.stop)
+		sleep(1);
+	s.stop = true;
+	for (i = 0; i < nr; i++)
+		pthread_join(workers[i].thread, NULL);
+	cgroup_leave(s.cgroup);
+	kvm_vm_free(vm);
+
+	printf("# %lu events opened, %lu refused, %lu guests, %lu rounds, %lu measures\n",
+	       s.opened, s.refused, s.guests, s.rounds, s.measures);
+	TEST_ASSERT(s.opened && s.guests && s.rounds && s.measures, "Not all took part");
+}
+
+int main(int argc, char *argv[])
+{
+	vpmu_require_intel();
+	return test_harness_run(argc, argv);
+}
