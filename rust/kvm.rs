@@ -22,11 +22,12 @@ use crate::{
     guest::GeneralProtection,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
+    switch::Elided,
 };
 use core::{marker::PhantomData, ops::Deref};
 use kernel::{
     error::{to_result, Result},
-    ffi::{c_int, c_void},
+    ffi::{c_int, c_uint, c_void},
     prelude::*,
     str::CStr,
     types::Opaque,
@@ -348,8 +349,8 @@ pub trait Backend: Sized + 'static {
     fn set_intercepts(vcpu: &InterceptedVcpu<'_>, data: &Self::VcpuData);
 
     /// The vCPU owns the PMU and enters the guest next.  Interrupts are off.  `lvtpc` is the guest's
-    /// LVTPC, which hardware has got.
-    fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32);
+    /// LVTPC, which hardware has got.  Returns how many counters needed no write.
+    fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
 
     /// The vCPU has left the guest and is about to give back the PMU.  Interrupts are off.
     fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData);
@@ -676,7 +677,7 @@ impl<T: Backend> Callbacks<T> {
     /// # Safety
     ///
     /// Called by KVM only, in the vCPU's own task with interrupts off, which stay off until `put()`.
-    unsafe extern "C" fn load(vcpu: *mut bindings::kvm_vcpu) {
+    unsafe extern "C" fn load(vcpu: *mut bindings::kvm_vcpu) -> c_uint {
         // SAFETY: The contract.
         let irqs_off = unsafe { IrqsOff::assert() };
         // SAFETY: The vCPU is valid and held by the contract.
@@ -691,8 +692,9 @@ impl<T: Backend> Callbacks<T> {
             _context: &context,
         };
         // SAFETY: The contract.
-        T::load(&owner, unsafe { Self::data(vcpu) }, lvtpc);
+        let elided = T::load(&owner, unsafe { Self::data(vcpu) }, lvtpc);
         context.keep();
+        elided
     }
 
     /// # Safety

@@ -6,7 +6,8 @@
 //! event can be opened that would count in guests. A vCPU holds a [`GuestContext`] from before
 //! VM-entry to after VM-exit; meanwhile the PMU of that processor is its own.
 //!
-//! C header: `include/linux/perf_event.h` of a kernel with the project's patches.
+//! C headers: `include/linux/perf_event.h` and `arch/x86/include/asm/perf_guest.h` of a kernel with the
+//! project's patches.
 
 use super::{bindings, irq::IrqsOff};
 use core::mem::ManuallyDrop;

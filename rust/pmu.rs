@@ -61,10 +61,17 @@ fn read_pmc(ecx: u32) -> u64 {
 
 impl Hw for IntelPmu<'_> {
     #[inline(always)]
+    fn claim_counters(&mut self, claim: u64) -> u64 {
+        // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`.
+        unsafe { bindings::perf_claim_guest_counters(claim) }
+    }
+
+    #[inline(always)]
     fn counter(&self, counter: Counter) -> u64 {
         read_pmc(rdpmc::encode(counter))
     }
 
+    #[inline(always)]
     fn set_counter(&mut self, counter: Counter, value: u64) {
         let msr = match counter.kind() {
             Kind::Gp(index) => Msr::IA32_A_PMC0.nth(index.into()),
@@ -82,6 +89,7 @@ impl Hw for IntelPmu<'_> {
         self.write(Msr::IA32_PERF_METRICS, value);
     }
 
+    #[inline(always)]
     fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
         if let Kind::Gp(index) = counter.kind() {
             self.write(Msr::IA32_PERFEVTSEL0.nth(index.into()), selector.bits());

@@ -12,7 +12,7 @@ use crate::{
     platform::Platform,
     pmi::{Lvtpc, Pmi},
     retired::Retired,
-    switch,
+    switch::{self, Elided},
     sys::{
         errno::not_supported,
         kvm::{self, HeldVcpu, InterceptedVcpu, OwnerVcpu, Public, Registration, Vcpu},
@@ -189,8 +189,8 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         V::set_controls(vcpu, model);
     }
 
-    fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) {
-        switch::load(&mut data.pmu, &mut V::pmu(vcpu), Lvtpc::new(lvtpc));
+    fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) -> Elided {
+        switch::load(&mut data.pmu, &mut V::pmu(vcpu), Lvtpc::new(lvtpc))
     }
 
     fn put(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu) {

@@ -172,6 +172,11 @@ impl CounterSet {
         }
     }
 
+    /// How many counters there are in the set.
+    pub const fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
     /// The counters of the set, general-purpose before fixed, in ascending order.
     #[inline(always)]
     pub fn iter(self) -> Iter {

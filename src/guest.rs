@@ -16,7 +16,7 @@ use crate::{
     counter::{Counter, CounterSet, Kind, MAX_COUNTERS, MAX_GP},
     filter::{hardware_fixed_ctrl, hardware_selector, EventFilter},
     model::Model,
-    msr::{EventSelector, FixedCtrCtrl},
+    msr::{global_ctrl, EventSelector, FixedCtrCtrl},
     rdpmc::Operand,
     retired::Emulated,
     vendor::Vendor,
@@ -92,6 +92,11 @@ pub struct GuestPmu {
     pub(crate) interrupting: CounterSet,
     /// Counters that count what KVM emulates.
     pub(crate) emulated: Emulated,
+    /// Counters with values that hardware has not got, by their bits in the global registers;
+    /// IA32_PERF_METRICS is among them, by its own.
+    pub(crate) changed: u64,
+    /// Our last claim on hardware's counters, see [`crate::switch::Hw::claim_counters`].
+    pub(crate) claim: u64,
     /// Is an overflow in hardware noticed by nobody but us?  See [`crate::switch`].
     pub(crate) pmi_masked: bool,
 }
@@ -186,7 +191,10 @@ impl GuestPmu {
             }
             Register::Counter(counter, width) => self.write_counter(counter, width, data, by)?,
             // Eight fractions of eight bits each: no bit is reserved.
-            Register::Metrics => self.metrics = data,
+            Register::Metrics => {
+                self.metrics = data;
+                self.changed |= global_ctrl::PERF_METRICS;
+            }
             Register::FixedCtrCtrl => {
                 check(data, self.model.fixed_ctrl_valid)?;
                 self.fixed_ctrl = FixedCtrCtrl::new(data);
@@ -254,6 +262,7 @@ impl GuestPmu {
             WriteWidth::SignExtended | WriteWidth::Truncated => data,
         };
         self.counters[counter.slot()] = value & mask;
+        self.changed |= counter.bit().bits();
         Ok(())
     }
 

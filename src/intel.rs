@@ -122,6 +122,7 @@ impl Vendor for Intel {
         let mut model = Model {
             version,
             counters,
+            number_of_counters: counters.len(),
             gp_width: CounterWidth::new(leaf.gp_width(), caps.gp_width),
             fixed_width: CounterWidth::new(leaf.fixed_width(), caps.fixed_width),
             full_width_writes: config.perf_capabilities() & perf_capabilities::FW_WRITE != 0,

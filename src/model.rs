@@ -38,8 +38,6 @@ pub trait GuestConfig {
 /// The width of a guest's counters, and of the hardware counters that they run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CounterWidth {
-    guest: Width,
-    hardware: Width,
     /// Bits that the guest's counters have.
     mask: u64,
     /// Bits that only the hardware counters have.
@@ -52,8 +50,6 @@ impl CounterWidth {
     pub fn new(guest: Width, hardware: Width) -> Self {
         let guest = guest.min(hardware);
         Self {
-            guest,
-            hardware,
             mask: guest.mask(),
             fill: hardware.mask() & !guest.mask(),
         }
@@ -81,8 +77,9 @@ impl CounterWidth {
     }
 
     /// Are both widths the same, so that the guest may access the hardware counter?
-    pub fn is_native(self) -> bool {
-        self.guest == self.hardware
+    #[inline(always)]
+    pub const fn is_native(self) -> bool {
+        self.fill == 0
     }
 }
 
@@ -95,6 +92,8 @@ pub struct Model {
     pub version: u32,
     /// The counters that exist.
     pub counters: CounterSet,
+    /// How many these are.
+    pub number_of_counters: u32,
     /// Width of general-purpose counters.
     pub gp_width: CounterWidth,
     /// Width of fixed counters.
@@ -149,6 +148,12 @@ impl Model {
             Kind::Gp(_) => self.gp_width,
             Kind::Fixed(_) => self.fixed_width,
         }
+    }
+
+    /// Are all counters as wide as the hardware counters that they run on?
+    #[inline(always)]
+    pub fn is_native(&self) -> bool {
+        self.gp_width.is_native() && self.fixed_width.is_native()
     }
 
     /// Bits that the selector of `counter` can have.

@@ -90,6 +90,7 @@ impl GuestPmu {
     /// Adds one to `counter`; true if that overflowed it and it interrupts.
     fn increment(&mut self, counter: Counter) -> bool {
         let mask = self.model.width(counter).mask();
+        self.changed |= counter.bit().bits();
         let value = &mut self.counters[counter.slot()];
         *value = value.wrapping_add(1) & mask;
         if *value != 0 {

@@ -32,8 +32,10 @@
 //! WRMSR serializes and costs more than all else here, so nothing is written that hardware is known to
 //! hold already.
 //!
-//! - A counter is written where RDPMC tells that it differs. After a `put`, it holds the guest's value
-//!   still, unless the host or another guest used it.
+//! - After a `put` the counters hold the guest's values still, unless the host or another guest uses
+//!   them, which perf knows ([`Hw::claim_counters`]). If nobody did, `load` writes those of which
+//!   something else than the guest has changed the value: user space, or KVM that completed an
+//!   instruction. Else it reads them all, and writes those that differ.
 //! - Selectors and IA32_FIXED_CTR_CTRL are off when a vCPU gets the PMU (perf's promise) and are off
 //!   again after `put` (ours), so that those which are to be off need no write.
 //! - The status is written where it differs. A PMU that counts nothing and had no status bit set
@@ -47,15 +49,25 @@
 use crate::{
     counter::{Counter, CounterSet},
     guest::GuestPmu,
-    msr::{global_status, EventSelector, FixedCtrCtrl},
+    msr::{global_ctrl, global_status, EventSelector, FixedCtrCtrl},
     pmi::{Lvtpc, Pmi},
 };
+
+/// Counters that `load` did not have to write.
+pub type Elided = u32;
 
 /// This processor's PMU, owned by a vCPU.
 ///
 /// Interrupts are off while a value of this exists, and hardware counts nothing but between
 /// VM-entry and VM-exit.
 pub trait Hw {
+    /// Claims the counters for a guest whose last claim, on whatever processor, was `claim`; 0 if it
+    /// never had one.
+    ///
+    /// The result is `claim` just if nobody else had the counters of this processor since. It is never
+    /// 0, and no two guests get the same.
+    fn claim_counters(&mut self, claim: u64) -> u64;
+
     /// The value of `counter` (RDPMC).
     fn counter(&self, counter: Counter) -> u64;
 
@@ -93,20 +105,19 @@ pub trait Hw {
 /// Puts the state of `pmu` into hardware: the guest may run.
 ///
 /// `lvtpc` is the guest's LVTPC, which hardware has got already.
-pub fn load(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) {
+pub fn load(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) -> Elided {
     pmu.pmi_masked = lvtpc.is_masked();
     if !pmu.model.exists() {
-        return;
+        return 0;
     }
-    load_counters(pmu, hw);
-    for counter in pmu.programmed().iter() {
-        hw.set_selector(counter, pmu.hw_selector(counter));
-    }
+    let elided = load_counters(pmu, hw);
+    set_selectors(pmu, hw, |counter| pmu.hw_selector(counter));
     if pmu.hw_fixed_ctrl() != FixedCtrCtrl::OFF {
         hw.set_fixed_ctrl(pmu.hw_fixed_ctrl());
     }
     load_status(hw, pmu.global_status);
     hw.give_global_ctrl(pmu.hw_global_ctrl());
+    elided
 }
 
 /// Takes the state of `pmu` out of hardware, which the host may use then.
@@ -122,9 +133,7 @@ pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     }
     put_counters(pmu, hw);
     let pmi = put_status(pmu, hw);
-    for counter in pmu.programmed().iter() {
-        hw.set_selector(counter, EventSelector::OFF);
-    }
+    set_selectors(pmu, hw, |_| EventSelector::OFF);
     if pmu.hw_fixed_ctrl() != FixedCtrCtrl::OFF {
         hw.set_fixed_ctrl(FixedCtrCtrl::OFF);
     }
@@ -133,21 +142,61 @@ pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
 
 /// Makes hardware's counters the guest's.
 ///
-/// IA32_PERF_METRICS comes after the counters, and is written if fixed counter 3 was, too: it holds
-/// fractions of that, so that what it reads now need not be what it will read.
-fn load_counters(pmu: &GuestPmu, hw: &mut impl Hw) {
-    let (counters, model) = (&pmu.counters, &pmu.model);
-    let mut written = CounterSet::EMPTY;
+/// A counter that is narrower than hardware's is not left to itself: when it overflows, hardware is
+/// left without the bits above it, see [`crate::model::CounterWidth`].
+fn load_counters(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Elided {
+    let claim = hw.claim_counters(pmu.claim);
+    let kept = claim == pmu.claim && pmu.model.is_native();
+    pmu.claim = claim;
+    if kept && pmu.changed == 0 {
+        return pmu.model.number_of_counters;
+    }
+    let differing = if kept {
+        pmu.changed
+    } else {
+        find_differing(pmu, hw)
+    };
+    pmu.changed = 0;
+    write_counters(pmu, hw, differing)
+}
+
+/// What hardware holds that is not the guest's, in the layout of [`GuestPmu::changed`].
+#[inline(never)]
+fn find_differing(pmu: &GuestPmu, hw: &impl Hw) -> u64 {
+    let model = &pmu.model;
+    let mut differing = 0;
     model.counters.unrolled(|counter| {
-        let value = model.width(counter).to_hardware(counters[counter.slot()]);
+        let value = model
+            .width(counter)
+            .to_hardware(pmu.counters[counter.slot()]);
         if hw.counter(counter) != value {
-            hw.set_counter(counter, value);
-            written |= counter.bit();
+            differing |= counter.bit().bits();
         }
     });
-    if model.metrics && (hw.metrics() != pmu.metrics || written.contains(Counter::SLOTS)) {
+    if model.metrics && hw.metrics() != pmu.metrics {
+        differing |= global_ctrl::PERF_METRICS;
+    }
+    differing
+}
+
+/// Writes the counters in `differing`.
+///
+/// IA32_PERF_METRICS comes after the counters, and is written if fixed counter 3 is, too: it holds
+/// fractions of that, so that what it reads now need not be what it will read.
+#[inline(never)]
+fn write_counters(pmu: &GuestPmu, hw: &mut impl Hw, differing: u64) -> Elided {
+    let model = &pmu.model;
+    let mut written = 0;
+    CounterSet::from_bits(differing).unrolled(|counter| {
+        let value = pmu.counters[counter.slot()];
+        hw.set_counter(counter, model.width(counter).to_hardware(value));
+        written += 1;
+    });
+    let with_metrics = global_ctrl::PERF_METRICS | Counter::SLOTS.bit().bits();
+    if model.metrics && differing & with_metrics != 0 {
         hw.set_metrics(pmu.metrics);
     }
+    model.number_of_counters.wrapping_sub(written)
 }
 
 /// Saves the counters, also those that count nothing: the guest may have written them.
@@ -158,6 +207,15 @@ fn put_counters(pmu: &mut GuestPmu, hw: &impl Hw) {
     });
     if model.metrics {
         pmu.metrics = hw.metrics();
+    }
+}
+
+/// Sets the selectors of all counters that are programmed.
+#[inline(always)]
+fn set_selectors(pmu: &GuestPmu, hw: &mut impl Hw, selector: impl Fn(Counter) -> EventSelector) {
+    if !pmu.programmed().is_empty() {
+        pmu.programmed()
+            .unrolled(|counter| hw.set_selector(counter, selector(counter)));
     }
 }
 

@@ -4,4 +4,5 @@
  */
 #include <linux/perf_event.h>
 #include <asm/kvm_vpmu.h>
+#include <asm/perf_guest.h>
 #include <kvm_mediated_pmu.h>

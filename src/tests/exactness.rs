@@ -7,6 +7,7 @@ use super::{
     random,
     vmm::{Config, Deny, Vmm, FULL},
 };
+use crate::{counter::Counter, switch::Hw};
 use proptest::prelude::*;
 use std::{cell::Cell, env};
 
@@ -37,6 +38,8 @@ enum Op {
         user: bool,
         branch: bool,
     },
+    /// User space sets a counter or IA32_PERF_METRICS.
+    SetMsr(u32, u64),
     /// LVTPC is masked or unmasked.
     Lvtpc {
         masked: bool,
@@ -80,6 +83,11 @@ fn msr() -> impl Strategy<Value = u32> {
     ]
 }
 
+/// Addresses at which user space writes what the guest would.
+fn set_msr() -> impl Strategy<Value = u32> {
+    prop_oneof![0x4c1..0x4cau32, 0x309..0x30eu32, Just(0x329u32)]
+}
+
 /// Values that have a chance to be valid, and to matter.
 fn value() -> impl Strategy<Value = u64> {
     let event = prop_oneof![Just(0xc0u64), Just(0xc4u64)];
@@ -119,6 +127,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (1..8u8, how()).prop_map(|(count, (user, branch))| Op::Run { count, user, branch }),
         4 => how().prop_map(|(user, branch)| Op::RunAndExit { user, branch }),
         4 => how().prop_map(|(user, branch)| Op::Emulate { user, branch }),
+        2 => (set_msr(), value()).prop_map(|(msr, value)| Op::SetMsr(msr, value)),
         4 => any::<bool>().prop_map(|masked| Op::Lvtpc { masked }),
         2 => Just(Op::Migrate),
         2 => any::<u64>().prop_map(Op::HostUse),
@@ -197,6 +206,11 @@ impl Pair {
                 guest.emulate(user, branch);
                 bare.complete(user, branch);
             }
+            Op::SetMsr(msr, value) => assert_eq!(
+                guest.set_msr(msr, value),
+                bare.wrmsr(msr, value),
+                "KVM_SET_MSRS {msr:#x}"
+            ),
             Op::Lvtpc { masked } => {
                 guest.set_lvtpc(masked);
                 bare.lvtpc_masked = masked;
@@ -303,6 +317,44 @@ fn an_exit_writes_no_counter_that_is_still_there() {
     pair.guest.exit(|_| {});
     // A selector and FIXED_CTR_CTRL, off and on.
     assert_eq!(pair.guest.writes() - writes, 4);
+}
+
+#[test]
+fn an_exit_reads_each_counter_once() {
+    let mut pair = counting_guest();
+    for op in [
+        Op::Migrate,
+        Op::Wrmsr(0x4c1, 77),
+        Op::Emulate {
+            user: false,
+            branch: true,
+        },
+    ] {
+        pair.run(&op);
+        let reads = pair.guest.reads();
+        pair.guest.exit(|_| {});
+        // And IA32_PERF_METRICS.
+        assert_eq!(pair.guest.reads() - reads, 8 + 4 + 1);
+    }
+}
+
+/// Else it would overflow again only where the hardware counter does, 2^48 events later.
+#[test]
+fn a_narrow_counter_is_written_anew_after_an_overflow() {
+    let mut pair = Pair::new(Config { width: 40, ..FULL });
+    for op in arm(1) {
+        pair.run(&op);
+    }
+    for _ in 0..2 {
+        pair.run(&Op::Run {
+            count: 1,
+            user: false,
+            branch: false,
+        });
+        pair.guest.exit(|_| {});
+    }
+    let counter = Counter::gp(0).unwrap();
+    assert_eq!(pair.guest.cpu().counter(counter), 0xff00_0000_0001);
 }
 
 #[test]

@@ -8,6 +8,10 @@ use crate::{
     msr::{EventSelector, FixedCtrCtrl},
     switch::Hw,
 };
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Counters of both kinds, indexed by their bits in the global registers.
 const BITS: usize = 36;
@@ -48,6 +52,10 @@ pub(super) struct Machine {
     pub(super) vmcs_global_ctrl: u64,
     /// WRMSRs, but for the ones of the guest.
     pub(super) writes: u32,
+    /// RDPMCs, but for the ones of the guest.
+    pub(super) reads: Cell<u32>,
+    /// The last claim on the counters, 0 if the host has had them since.
+    claim: u64,
 }
 
 impl Machine {
@@ -74,6 +82,8 @@ impl Machine {
             entry_status: 0,
             vmcs_global_ctrl: 0,
             writes: 0,
+            reads: Cell::new(0),
+            claim: 0,
         }
     }
 
@@ -256,6 +266,7 @@ impl Machine {
         }
         self.status = noise & self.global_valid();
         self.metrics = noise;
+        self.claim = 0;
     }
 
     /// Faults in the hand-over to the host that a guest would not notice.
@@ -276,8 +287,19 @@ fn bit(counter: Counter) -> usize {
     }
 }
 
+/// The next claim on any machine's counters.
+static NEXT_CLAIM: AtomicU64 = AtomicU64::new(1);
+
 impl Hw for Machine {
+    fn claim_counters(&mut self, claim: u64) -> u64 {
+        if claim == 0 || self.claim != claim {
+            self.claim = NEXT_CLAIM.fetch_add(1, Ordering::Relaxed);
+        }
+        self.claim
+    }
+
     fn counter(&self, counter: Counter) -> u64 {
+        self.reads.set(self.reads.get() + 1);
         self.counters[bit(counter)]
     }
 
@@ -290,6 +312,7 @@ impl Hw for Machine {
 
     fn metrics(&self) -> u64 {
         assert!(self.has_metrics, "#GP");
+        self.reads.set(self.reads.get() + 1);
         self.metrics
     }
 

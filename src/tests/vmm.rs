@@ -156,6 +156,11 @@ impl Vmm {
         self.cpus.iter().map(|cpu| cpu.writes).sum()
     }
 
+    /// RDPMCs that the hypervisor has done so far.
+    pub(super) fn reads(&self) -> u32 {
+        self.cpus.iter().map(|cpu| cpu.reads.get()).sum()
+    }
+
     fn enter(&mut self) {
         if core::mem::take(&mut self.pmi_requested) && !self.lvtpc_masked {
             self.lvtpc_masked = true;
@@ -164,7 +169,10 @@ impl Vmm {
         let cpu = &mut self.cpus[self.cpu];
         cpu.lvtpc_masked = self.lvtpc_masked;
         let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
-        switch::load(&mut self.pmu, cpu, lvtpc);
+        let writes = cpu.writes;
+        let elided = switch::load(&mut self.pmu, cpu, lvtpc);
+        let counters = self.pmu.model().counters.len();
+        assert!(elided <= counters && counters - elided <= cpu.writes - writes);
         assert_eq!(cpu.global_ctrl, 0, "counters on before VM-entry");
         cpu.vm_entry();
     }
@@ -216,7 +224,7 @@ impl Vmm {
             }
             let cpu = &mut vmm.cpus[vmm.cpu];
             cpu.lvtpc_masked = false;
-            switch::load(&mut other, cpu, Lvtpc::new(0));
+            let _ = switch::load(&mut other, cpu, Lvtpc::new(0));
             cpu.vm_entry();
             cpu.retire(false, false);
             cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
@@ -243,16 +251,22 @@ impl Vmm {
             return self.cpu().wrmsr(msr, value);
         }
         let mut written = None;
-        self.exit(|vmm| {
-            let register = Intel::register(vmm.pmu.model(), Msr::new(msr));
-            let filter = vmm.filter;
-            written = register.and_then(|r| {
-                vmm.pmu
-                    .write::<Intel>(r, value, Initiator::Guest, &filter)
-                    .ok()
-            });
-        });
+        self.exit(|vmm| written = vmm.emulate_wrmsr(msr, value, Initiator::Guest));
         written
+    }
+
+    /// KVM_SET_MSRS.
+    pub(super) fn set_msr(&mut self, msr: u32, value: u64) -> Option<()> {
+        let mut written = None;
+        self.exit(|vmm| written = vmm.emulate_wrmsr(msr, value, Initiator::Host));
+        written
+    }
+
+    fn emulate_wrmsr(&mut self, msr: u32, value: u64, by: Initiator) -> Option<()> {
+        let register = Intel::register(self.pmu.model(), Msr::new(msr))?;
+        self.pmu
+            .write::<Intel>(register, value, by, &self.filter)
+            .ok()
     }
 
     pub(super) fn rdpmc(&mut self, ecx: u32) -> Option<u64> {
