@@ -5,6 +5,7 @@
 
 #include "conf.h"
 
+#define IA32_SYSENTER_ESP	0x175
 #define PERF_GLOBAL_STATUS	0xc0000300
 #define PERF_GLOBAL_CTL		0xc0000301
 #define PERF_GLOBAL_STATUS_CLR	0xc0000302

@@ -133,6 +133,18 @@ static void check_absent(void)
 		ok(rdmsr_safe(absent[n], &value) == VEC_GP, "no MSR %x", absent[n]);
 }
 
+/* Not of the PMU, but what differs from Intel: the upper half is not written. */
+static void check_sysenter(void)
+{
+	wrmsr(IA32_SYSENTER_ESP, 0x123456789000);
+	is_u64(rdmsr(IA32_SYSENTER_ESP), 0x56789000, "SYSENTER_ESP has 32 bits");
+	is_u64(wrmsr_safe(IA32_SYSENTER_ESP + 1, BIT(63) | 0x1234), 0,
+	       "SYSENTER_EIP takes what is not canonical");
+	is_u64(rdmsr(IA32_SYSENTER_ESP + 1), 0x1234, "SYSENTER_EIP has 32 bits");
+	wrmsr(IA32_SYSENTER_ESP, 0);
+	wrmsr(IA32_SYSENTER_ESP + 1, 0);
+}
+
 static volatile u64 user_vector, user_value;
 
 static void user_rdpmc(void)
@@ -185,5 +197,6 @@ void test_amd_registers(void)
 	check_status();
 	check_legacy();
 	check_absent();
+	check_sysenter();
 	check_rdpmc();
 }
