@@ -464,6 +464,23 @@ static void check_la57(void)
 	vmwrite(VMCS_GUEST_CR4, read_cr(4));
 }
 
+GUEST(guest_ud, "ud2");
+GUEST(guest_exits_at_once, "cpuid");
+
+/* The guest shares the host's IDT. */
+static void check_exit_after_exception(void)
+{
+	vmx_controls(PIN_NMI_EXITING, 0, 0, 0, 0);
+	set_gate(VEC_UD, guest_exits_at_once);
+	is_u64(vmx_run(guest_ud, 0), EXIT_REASON_CPUID, "the handler of an exception exits");
+	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_exits_at_once,
+	       "the handler of an exception exits: its RIP");
+	is_u64(vmread(VMCS_GUEST_RSP), (u64)guest_stack + sizeof(guest_stack) - 40,
+	       "the handler of an exception exits: its RSP");
+	set_gate(VEC_UD, NULL);
+	vmwrite(VMCS_GUEST_RSP, (u64)guest_stack + sizeof(guest_stack));
+}
+
 void test_vmx(void)
 {
 	check_capabilities();
@@ -479,6 +496,7 @@ void test_vmx(void)
 	check_guest_pmi();
 	check_posted_descriptor();
 	check_interrupt_with_if_0();
+	check_exit_after_exception();
 	check_la57();
 	vmx_exit();
 }
