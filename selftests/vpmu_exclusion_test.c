@@ -10,8 +10,10 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "host_cgroup.h"
@@ -376,8 +378,11 @@ static struct child child_start(void)
 	TEST_ASSERT(!pipe(c.pipe), "pipe() failed");
 	c.pid = fork();
 	TEST_ASSERT(c.pid >= 0, "fork() failed: %s", strerror(errno));
-	if (!c.pid)
+	if (!c.pid) {
+		/* A test that fails doesn't leave it behind. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(read(c.pipe[0], &byte, 1) != 1);
+	}
 	return c;
 }
 
