@@ -63,7 +63,30 @@ void vpmu_set_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_GP_COUNTERS, config->nr_gp);
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_FIXED_COUNTERS, config->nr_fixed);
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_FIXED_COUNTERS_BITMASK, 0);
+	if (config->gp_width)
+		vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_GP_COUNTERS_BIT_WIDTH,
+					config->gp_width);
+	if (config->fixed_width)
+		vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_FIXED_COUNTERS_BIT_WIDTH,
+					config->fixed_width);
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_VERSION, config->version);
+}
+
+uint64_t vpmu_capabilities_max(void)
+{
+	if (!kvm_cpu_has(X86_FEATURE_PDCM))
+		return 0;
+	return kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) &
+	       (PMU_CAP_FW_WRITES | VPMU_CAP_METRICS);
+}
+
+void vpmu_vcpu_init(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
+{
+	/* Before the version: KVM takes no capabilities without a PMU. */
+	if (kvm_cpu_has(X86_FEATURE_PDCM))
+		vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES,
+			     config->no_capabilities ? 0 : vpmu_capabilities_max());
+	vpmu_set_config(vcpu, config);
 }
 
 struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,
@@ -71,13 +94,19 @@ struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,
 {
 	struct kvm_vm *vm = vm_create_with_one_vcpu(vcpu, guest_code);
 
-	/* Before the version: KVM takes no capabilities without a PMU. */
-	if (kvm_cpu_has(X86_FEATURE_PDCM))
-		vcpu_set_msr(*vcpu, MSR_IA32_PERF_CAPABILITIES,
-			     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES) & PMU_CAP_FW_WRITES);
-	vpmu_set_config(*vcpu, config);
+	vpmu_vcpu_init(*vcpu, config);
 	virt_map(vm, VPMU_USER_GPA, VPMU_USER_GPA, 1);
 	return vm;
+}
+
+void vpmu_inhibit_apicv(struct kvm_vcpu *vcpu)
+{
+	const uint64_t elsewhere = 0xfee01000;
+	struct kvm_sregs sregs;
+
+	vcpu_sregs_get(vcpu, &sregs);
+	sregs.apic_base = elsewhere | (sregs.apic_base & (PAGE_SIZE - 1));
+	vcpu_sregs_set(vcpu, &sregs);
 }
 
 /* A halted vCPU has nothing to wake it but the program. */

@@ -23,6 +23,14 @@
 #define VPMU_MSR_GLOBAL_STATUS_SET	0x391
 #define VPMU_MSR_GLOBAL_INUSE		0x392
 
+/* As many counters as any guest can have. */
+#define VPMU_MAX_GP			8
+#define VPMU_MAX_FIXED			4
+
+/* IA32_PERF_CAPABILITIES: PERF_METRICS_AVAILABLE, and the register. */
+#define VPMU_CAP_METRICS		BIT_ULL(15)
+#define VPMU_MSR_PERF_METRICS		0x329
+
 /* IA32_PERFEVTSELx: @event at CPL 0 or CPL 3 only, enabled. */
 #define VPMU_SEL_OS(event)	(ARCH_PERFMON_EVENTSEL_ENABLE | ARCH_PERFMON_EVENTSEL_OS | (event))
 #define VPMU_SEL_USR(event)	(ARCH_PERFMON_EVENTSEL_ENABLE | ARCH_PERFMON_EVENTSEL_USR | (event))
@@ -36,11 +44,17 @@
  * @version: architectural version, 0 for no PMU
  * @nr_gp: general-purpose counters
  * @nr_fixed: fixed counters
+ * @gp_width: bits of a general-purpose counter, 0 for as many as KVM offers
+ * @fixed_width: bits of a fixed counter, 0 for as many as KVM offers
+ * @no_capabilities: IA32_PERF_CAPABILITIES is 0, so that there are no full-width writes
  */
 struct vpmu_config {
 	uint8_t version;
 	uint8_t nr_gp;
 	uint8_t nr_fixed;
+	uint8_t gp_width;
+	uint8_t fixed_width;
+	bool no_capabilities;
 };
 
 /* The largest PMU that KVM offers to guests now. */
@@ -63,8 +77,20 @@ bool vpmu_is_mediated(void);
 struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,
 			      const struct vpmu_config *config);
 
-/* Sets the PMU of a vCPU that has not run yet. */
+/*
+ * Has the VM of @vcpu run without APICv. KVM gives that up where the local APIC
+ * is not at its usual address, which matters to no guest in x2APIC mode.
+ */
+void vpmu_inhibit_apicv(struct kvm_vcpu *vcpu);
+
+/* Sets the PMU of a vCPU that has not run yet, as CPUID tells of it. */
 void vpmu_set_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config);
+
+/* The same for a new vCPU, with its IA32_PERF_CAPABILITIES. */
+void vpmu_vcpu_init(struct kvm_vcpu *vcpu, const struct vpmu_config *config);
+
+/* What of IA32_PERF_CAPABILITIES KVM offers to guests, and these tests understand. */
+uint64_t vpmu_capabilities_max(void);
 
 /**
  * enum vpmu_stop - what vpmu_run() came back for
