@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What happens to a thread that runs a vCPU.
+ */
+#include <sched.h>
+#include <unistd.h>
+
+#include "disturb.h"
+#include "kvm_util.h"
+
+void move_to(pid_t tid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	TEST_ASSERT(!sched_setaffinity(tid, sizeof(set), &set), "sched_setaffinity() failed");
+}
+
+static void *mover_thread(void *arg)
+{
+	struct mover *m = arg;
+	int n;
+
+	while (!m->stop) {
+		/* Back only after the other thread has really moved. */
+		n = m->moves / m->nr_tids;
+		move_to(m->tids[m->moves % m->nr_tids], m->cpus[n % m->nr_cpus]);
+		m->moves++;
+		usleep(500);
+	}
+	return NULL;
+}
+
+void mover_start(struct mover *m)
+{
+	m->stop = false;
+	TEST_ASSERT(!pthread_create(&m->thread, NULL, mover_thread, m),
+		    "pthread_create() failed");
+	while (!m->moves)
+		sched_yield();
+}
+
+void mover_stop(struct mover *m)
+{
+	m->stop = true;
+	pthread_join(m->thread, NULL);
+}
+
+static void *rival_thread(void *arg)
+{
+	struct rival *r = arg;
+
+	move_to(0, r->cpu);
+	while (!r->stop)
+		;
+	return NULL;
+}
+
+void rival_start(struct rival *r)
+{
+	r->stop = false;
+	TEST_ASSERT(!pthread_create(&r->thread, NULL, rival_thread, r),
+		    "pthread_create() failed");
+}
+
+void rival_stop(struct rival *r)
+{
+	r->stop = true;
+	pthread_join(r->thread, NULL);
+}

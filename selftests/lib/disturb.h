@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What happens to a thread that runs a vCPU: other CPUs, and others on its CPU.
+ */
+#ifndef SELFTEST_DISTURB_H
+#define SELFTEST_DISTURB_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define DISTURB_MAX_CPUS	4
+#define DISTURB_MAX_TIDS	4
+
+/* The thread goes on on @cpu and nowhere else; 0 is the calling one. */
+void move_to(pid_t tid, int cpu);
+
+/**
+ * struct mover - a thread that sends others from CPU to CPU
+ * @tids: whom, in turn
+ * @nr_tids: how many of them
+ * @cpus: where to, in turn
+ * @nr_cpus: how many of them
+ * @moves: moves so far
+ * @stop: to end it
+ */
+struct mover {
+	pid_t tids[DISTURB_MAX_TIDS];
+	int nr_tids;
+	int cpus[DISTURB_MAX_CPUS];
+	int nr_cpus;
+	atomic_int moves;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+/* Returns after the first move. */
+void mover_start(struct mover *m);
+void mover_stop(struct mover *m);
+
+/**
+ * struct rival - a thread that wants a CPU for itself
+ * @cpu: which
+ * @stop: to end it
+ */
+struct rival {
+	int cpu;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+void rival_start(struct rival *r);
+void rival_stop(struct rival *r);
+
+#endif /* SELFTEST_DISTURB_H */
