@@ -221,7 +221,8 @@ pub mod global_status {
     pub const OVF_PERF_METRICS: u64 = 1 << 48;
     /// OvfDSBuffer: the debug store's buffer reached its threshold.
     pub const OVF_DS_BUFFER: u64 = 1 << 62;
-    /// CondChgd: the state of performance monitoring changed.
+    /// CondChgd: the state of performance monitoring changed. The only bit that
+    /// IA32_PERF_GLOBAL_STATUS_SET lacks: no software sets it.
     pub const COND_CHGD: u64 = 1 << 63;
 }
 

@@ -220,8 +220,11 @@ fn set_selectors(pmu: &GuestPmu, hw: &mut impl Hw, selector: impl Fn(Counter) ->
 }
 
 /// Makes hardware's status the guest's, whatever the host left there.
+///
+/// CondChgd can't be set, though user space may have it in a guest's saved state.
 fn load_status(hw: &mut impl Hw, wanted: u64) {
     let found = hw.status();
+    let wanted = wanted & !global_status::COND_CHGD;
     if found & !wanted != 0 {
         hw.clear_status(found & !wanted);
     }
@@ -250,7 +253,8 @@ fn put_status(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
         hw.clear_status(found);
     }
     if pmu.model.has_global_registers() {
-        pmu.global_status = found & pmu.model.global_status_valid;
+        let not_loaded = loaded & global_status::COND_CHGD;
+        pmu.global_status = (found | not_loaded) & pmu.model.global_status_valid;
     }
     // Nothing in IA32_FIXED_CTR_CTRL keeps IA32_PERF_METRICS from interrupting.
     let interrupting = pmu.interrupting.bits() | global_status::OVF_PERF_METRICS;

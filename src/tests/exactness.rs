@@ -429,3 +429,14 @@ fn a_status_that_is_cleared_without_an_exit_stays_cleared() {
         pair.run(&op);
     }
 }
+
+#[test]
+fn a_saved_status_is_the_same_after_a_run() {
+    let everything = (3 << 62) | 0xf_0000_00ff;
+    let mut guest = Vmm::new(FULL, Deny::default());
+    assert_eq!(guest.set_msr(0x38e, everything), Some(()));
+    guest.exit(|_| {});
+    assert_eq!(guest.get_msr(0x38e), Some(everything));
+    // No software can put CondChgd into hardware.
+    assert_eq!(guest.rdmsr(0x38e), Some(everything & !(1 << 63)));
+}

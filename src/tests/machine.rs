@@ -345,6 +345,8 @@ impl Hw for Machine {
     }
 
     fn set_status(&mut self, bits: u64) {
+        let valid = self.global_valid() | (1 << 62);
+        assert_eq!(bits & !valid, 0, "reserved bits of GLOBAL_STATUS_SET");
         self.writes += 1;
         self.status |= bits;
     }

@@ -262,6 +262,16 @@ impl Vmm {
         written
     }
 
+    /// User space reads a register.
+    pub(super) fn get_msr(&mut self, msr: u32) -> Option<u64> {
+        let mut value = None;
+        self.exit(|vmm| {
+            let register = Intel::register(vmm.pmu.model(), Msr::new(msr));
+            value = register.map(|register| vmm.pmu.read(register));
+        });
+        value
+    }
+
     fn emulate_wrmsr(&mut self, msr: u32, value: u64, by: Initiator) -> Option<()> {
         let register = Intel::register(self.pmu.model(), Msr::new(msr))?;
         self.pmu
