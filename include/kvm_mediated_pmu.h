@@ -16,6 +16,9 @@ bool kmp_parameter_enabled(void);
 /* Does the processor have transactions, HLE or RTM? */
 bool kmp_host_has_transactions(void);
 
+/* Does RDPMC read counters of the data fabric or the L3 cache, too?  AMD. */
+bool kmp_host_has_rdpmc_beyond_core(void);
+
 /*
  * Tell the administrator why a vCPU couldn't be created.  Rate-limited: it is
  * user space that makes it happen.

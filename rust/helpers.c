@@ -25,10 +25,10 @@ MODULE_PARM_DESC(enable_mediated_pmu,
 		 "Give new virtual machines a mediated PMU (default: on); if off, the module does nothing");
 
 /*
- * Registration needs the vendor module's capabilities.  Only Intel's is asked
- * for: AMD's PMU isn't supported yet.
+ * Registration needs the vendor module's capabilities.  One of the two loads,
+ * the other has no processor to run on.
  */
-MODULE_SOFTDEP("pre: kvm_intel");
+MODULE_SOFTDEP("pre: kvm_intel kvm_amd");
 
 bool kmp_parameter_enabled(void)
 {
@@ -38,6 +38,12 @@ bool kmp_parameter_enabled(void)
 bool kmp_host_has_transactions(void)
 {
 	return boot_cpu_has(X86_FEATURE_HLE) || boot_cpu_has(X86_FEATURE_RTM);
+}
+
+bool kmp_host_has_rdpmc_beyond_core(void)
+{
+	return boot_cpu_has(X86_FEATURE_PERFCTR_NB) ||
+	       boot_cpu_has(X86_FEATURE_PERFCTR_LLC);
 }
 
 void kmp_warn_vm_refused(int error)

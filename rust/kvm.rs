@@ -20,6 +20,7 @@ use crate::{
     counter::Width,
     filter::EventFilter,
     guest::GeneralProtection,
+    intercepts::Free,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
     switch::Elided,
@@ -64,6 +65,8 @@ pub fn host_pmu() -> HostPmu {
         rdpmc_exiting: has(bindings::kvm_vpmu_host_flags_KVM_VPMU_HOST_RDPMC_EXITING),
         // SAFETY: The function only looks at the processor's feature bits.
         transactions: unsafe { bindings::kmp_host_has_transactions() },
+        // SAFETY: As above.
+        rdpmc_beyond_core: unsafe { bindings::kmp_host_has_rdpmc_beyond_core() },
         pmu: PmuCaps {
             version: caps.version,
             gp: caps.num_counters_gp,
@@ -211,15 +214,17 @@ impl EventFilter for HeldVcpu<'_> {
 pub struct InterceptedVcpu<'a>(HeldVcpu<'a>);
 
 impl InterceptedVcpu<'_> {
-    /// Sets or clears the intercept of reads and writes of `msr`.
+    /// Sets the intercepts of accesses of `msr` that are not `free`, and clears those of the others.
     ///
     /// What user space filters stays intercepted.
-    pub fn intercept_msr(&self, msr: Msr, intercept: bool) {
-        let both = bindings::KVM_VPMU_MSR_RW;
-        // SAFETY: By the type's invariant this is the place to set intercepts.
-        unsafe {
-            bindings::kvm_vpmu_set_msr_intercept(self.as_raw(), msr.address(), both, intercept)
-        };
+    pub fn intercept_msr(&self, msr: Msr, free: Free) {
+        let (reads, writes) = (bindings::KVM_VPMU_MSR_R, bindings::KVM_VPMU_MSR_W);
+        for (access, free) in [(reads, free.reads), (writes, free.writes)] {
+            // SAFETY: By the type's invariant this is the place to set intercepts.
+            unsafe {
+                bindings::kvm_vpmu_set_msr_intercept(self.as_raw(), msr.address(), access, !free)
+            };
+        }
     }
 
     /// Sets or clears the intercept of RDPMC.
@@ -267,6 +272,31 @@ impl OwnerVcpu<'_> {
         // SAFETY: As above; a value that VM-entry does not take makes it fail, and nothing else.
         unsafe { bindings::kvm_vpmu_write_guest_global_ctrl(self.as_raw(), ctrl) };
     }
+
+    /// Will the guest be entered at CPL 1, 2 or 3?
+    pub fn is_in_user_mode(&self) -> bool {
+        // SAFETY: By the type's invariant the vCPU is loaded.
+        unsafe { bindings::kvm_vpmu_guest_is_user(self.as_raw()) }
+    }
+
+    /// Has the guest exit if it accesses `msr`, until all intercepts are set again.
+    pub fn intercept_msr(&self, msr: Msr) {
+        let both = bindings::KVM_VPMU_MSR_RW;
+        // SAFETY: By the type's invariant the vCPU is loaded, and an intercept more can be set then.
+        unsafe { bindings::kvm_vpmu_set_msr_intercept(self.as_raw(), msr.address(), both, true) };
+    }
+
+    /// Has the guest exit if it executes RDPMC, until all intercepts are set again.
+    pub fn intercept_rdpmc(&self) {
+        // SAFETY: As above.
+        unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), true) };
+    }
+
+    /// Has all intercepts set again, before the next VM-entry.
+    pub fn request_intercepts(&self) {
+        // SAFETY: The vCPU is valid; the function may be called anywhere.
+        unsafe { bindings::kvm_vpmu_request_recalc_intercepts(self.as_raw()) };
+    }
 }
 
 impl Deref for OwnerVcpu<'_> {
@@ -310,7 +340,7 @@ pub trait Backend: Sized + 'static {
     /// state.  Has to publish.
     fn refresh(vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData);
 
-    /// Is there a PMU register at `msr`?
+    /// Is `msr` the PMU's, whether or not accesses of it fault?
     fn is_valid_msr(data: &Self::VcpuData, msr: Msr) -> bool;
 
     /// The guest, or user space if `host_initiated`, reads the register at `msr`.

@@ -4,7 +4,7 @@
 
 use super::{bindings, kvm::OwnerVcpu};
 use crate::{
-    counter::{Counter, Kind},
+    counter::{Counter, CounterSet, Kind},
     msr::{EventSelector, FixedCtrCtrl, Msr},
     rdpmc,
     switch::Hw,
@@ -25,19 +25,42 @@ impl<'a> IntelPmu<'a> {
     pub fn new(vcpu: &'a OwnerVcpu<'a>) -> Self {
         Self(vcpu)
     }
+}
 
-    #[inline(always)]
-    fn read(&self, msr: Msr) -> u64 {
-        // SAFETY: Reading an MSR of the PMU has no effect on memory.
-        unsafe { bindings::kmp_rdmsr(msr.address()) }
-    }
+/// An AMD PMU, PerfMonV2.
+///
+/// What makes the methods of [`IntelPmu`] safe holds here as well. Without fields that VM-entry and
+/// VM-exit switch, the global control is written by instructions.
+pub struct AmdPmu<'a>(&'a OwnerVcpu<'a>);
 
+impl<'a> AmdPmu<'a> {
+    /// The PMU that `vcpu` owns.
     #[inline(always)]
-    fn write(&mut self, msr: Msr, value: u64) {
-        // SAFETY: Only the methods below choose the MSR; see the type for why none of them can break
-        // memory safety, whatever the value.
-        unsafe { bindings::kmp_wrmsr(msr.address(), value) };
+    pub fn new(vcpu: &'a OwnerVcpu<'a>) -> Self {
+        Self(vcpu)
     }
+}
+
+/// Reads a register of the PMU.
+#[inline(always)]
+fn read(msr: Msr) -> u64 {
+    // SAFETY: Reading an MSR of the PMU has no effect on memory.
+    unsafe { bindings::kmp_rdmsr(msr.address()) }
+}
+
+/// Writes a register of the PMU that its owner may change.
+#[inline(always)]
+fn write(msr: Msr, value: u64) {
+    // SAFETY: Only the methods below choose the MSR; see `IntelPmu` for why none of them can break
+    // memory safety, whatever the value.
+    unsafe { bindings::kmp_wrmsr(msr.address(), value) };
+}
+
+/// Claims this processor's counters, see [`Hw::claim_counters`].
+#[inline(always)]
+fn claim_counters(_owner: &OwnerVcpu<'_>, claim: u64) -> u64 {
+    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`.
+    unsafe { bindings::perf_claim_guest_counters(claim) }
 }
 
 /// Reads what RDPMC reads with this `ecx`, which must be something that a guest has.
@@ -62,8 +85,7 @@ fn read_pmc(ecx: u32) -> u64 {
 impl Hw for IntelPmu<'_> {
     #[inline(always)]
     fn claim_counters(&mut self, claim: u64) -> u64 {
-        // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`.
-        unsafe { bindings::perf_claim_guest_counters(claim) }
+        claim_counters(self.0, claim)
     }
 
     #[inline(always)]
@@ -77,7 +99,7 @@ impl Hw for IntelPmu<'_> {
             Kind::Gp(index) => Msr::IA32_A_PMC0.nth(index.into()),
             Kind::Fixed(index) => Msr::IA32_FIXED_CTR0.nth(index.into()),
         };
-        self.write(msr, value);
+        write(msr, value);
     }
 
     #[inline(always)]
@@ -86,30 +108,30 @@ impl Hw for IntelPmu<'_> {
     }
 
     fn set_metrics(&mut self, value: u64) {
-        self.write(Msr::IA32_PERF_METRICS, value);
+        write(Msr::IA32_PERF_METRICS, value);
     }
 
     #[inline(always)]
     fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
         if let Kind::Gp(index) = counter.kind() {
-            self.write(Msr::IA32_PERFEVTSEL0.nth(index.into()), selector.bits());
+            write(Msr::IA32_PERFEVTSEL0.nth(index.into()), selector.bits());
         }
     }
 
     fn set_fixed_ctrl(&mut self, ctrl: FixedCtrCtrl) {
-        self.write(Msr::IA32_FIXED_CTR_CTRL, ctrl.bits());
+        write(Msr::IA32_FIXED_CTR_CTRL, ctrl.bits());
     }
 
     fn status(&self) -> u64 {
-        self.read(Msr::IA32_PERF_GLOBAL_STATUS)
+        read(Msr::IA32_PERF_GLOBAL_STATUS)
     }
 
     fn clear_status(&mut self, bits: u64) {
-        self.write(Msr::IA32_PERF_GLOBAL_STATUS_RESET, bits);
+        write(Msr::IA32_PERF_GLOBAL_STATUS_RESET, bits);
     }
 
     fn set_status(&mut self, bits: u64) {
-        self.write(Msr::IA32_PERF_GLOBAL_STATUS_SET, bits);
+        write(Msr::IA32_PERF_GLOBAL_STATUS_SET, bits);
     }
 
     /// VM-exit has saved the guest's value in the VMCS and loaded 0.
@@ -121,5 +143,84 @@ impl Hw for IntelPmu<'_> {
     #[inline(always)]
     fn give_global_ctrl(&mut self, ctrl: u64) {
         self.0.write_guest_global_ctrl(ctrl);
+    }
+}
+
+impl Hw for AmdPmu<'_> {
+    #[inline(always)]
+    fn claim_counters(&mut self, claim: u64) -> u64 {
+        claim_counters(self.0, claim)
+    }
+
+    #[inline(always)]
+    fn counter(&self, counter: Counter) -> u64 {
+        match counter.kind() {
+            Kind::Gp(index) => read_pmc(index.into()),
+            // No guest has one.
+            Kind::Fixed(_) => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn set_counter(&mut self, counter: Counter, value: u64) {
+        if let Kind::Gp(index) = counter.kind() {
+            write(Msr::PERF_CTR0.of_core_counter(index), value);
+        }
+    }
+
+    #[inline(always)]
+    fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
+        if let Kind::Gp(index) = counter.kind() {
+            write(Msr::PERF_CTL0.of_core_counter(index), selector.bits());
+        }
+    }
+
+    fn status(&self) -> u64 {
+        read(Msr::PERF_CNTR_GLOBAL_STATUS)
+    }
+
+    fn clear_status(&mut self, bits: u64) {
+        write(Msr::PERF_CNTR_GLOBAL_STATUS_CLR, bits);
+    }
+
+    fn set_status(&mut self, bits: u64) {
+        write(Msr::PERF_CNTR_GLOBAL_STATUS_SET, bits);
+    }
+
+    /// The guest's value has been there until now, but since #VMEXIT no selector counts.
+    fn take_global_ctrl(&mut self) -> u64 {
+        let ctrl = read(Msr::PERF_CNTR_GLOBAL_CTL);
+        if ctrl != 0 {
+            write(Msr::PERF_CNTR_GLOBAL_CTL, 0);
+        }
+        ctrl
+    }
+
+    /// The value is there at once, but until VMRUN no selector counts.
+    fn give_global_ctrl(&mut self, ctrl: u64) {
+        if ctrl != 0 {
+            write(Msr::PERF_CNTR_GLOBAL_CTL, ctrl);
+        }
+    }
+
+    fn in_user_mode(&self) -> bool {
+        self.0.is_in_user_mode()
+    }
+
+    #[cold]
+    fn hide(&mut self, counters: CounterSet) {
+        for counter in counters.iter() {
+            if let Kind::Gp(index) = counter.kind() {
+                for msr in Msr::addresses_of_core_counter(index) {
+                    self.0.intercept_msr(msr);
+                }
+            }
+        }
+        self.0.intercept_rdpmc();
+    }
+
+    #[cold]
+    fn reveal(&mut self) {
+        self.0.request_intercepts();
     }
 }

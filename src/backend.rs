@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{
+    amd::Amd,
     caps::{self, HostPmu, HostVendor},
     guest::{GeneralProtection, GuestPmu, Initiator},
     intel::Intel,
@@ -19,6 +20,7 @@ use crate::{
         params,
         perf::MediatedPmu,
     },
+    vendor::Vendor,
 };
 use core::marker::PhantomData;
 use kernel::{c_str, prelude::*, str::CStr};
@@ -34,6 +36,8 @@ enum Backend {
     None,
     /// Intel's.
     Intel(#[allow(dead_code)] Registration<Mediated<Intel>>),
+    /// AMD's.
+    Amd(#[allow(dead_code)] Registration<Mediated<Amd>>),
 }
 
 impl kernel::Module for Module {
@@ -49,12 +53,9 @@ impl kernel::Module for Module {
         let host = kvm::host_pmu();
         let backend = match host.vendor {
             HostVendor::Intel => Backend::Intel(register(module, &host)?),
-            HostVendor::Amd => {
-                pr_err!("not loaded: AMD processors are not supported yet\n");
-                return Err(not_supported());
-            }
+            HostVendor::Amd => Backend::Amd(register(module, &host)?),
             HostVendor::None => {
-                pr_err!("not loaded: KVM has no vendor module; load kvm_intel first\n");
+                pr_err!("not loaded: KVM has no vendor module; load kvm_intel or kvm_amd first\n");
                 return Err(ENODEV);
             }
         };
@@ -124,14 +125,14 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         data.pmu.refresh(model);
         vcpu.publish(Public {
             version: model.version,
-            counts_instructions: data.pmu.counts_instructions(),
+            counts_instructions: data.pmu.counts_instructions::<V>(),
             global_ctrl_valid: model.global_ctrl_valid,
             global_status_valid: model.global_status_valid,
         });
     }
 
     fn is_valid_msr(data: &VcpuPmu, msr: Msr) -> bool {
-        V::register(data.pmu.model(), msr).is_some()
+        V::is_valid(data.pmu.model(), msr)
     }
 
     fn get_msr(data: &VcpuPmu, msr: Msr, _host_initiated: bool) -> Result<u64, GeneralProtection> {
@@ -153,7 +154,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         } else {
             Initiator::Guest
         };
-        publishing_counts_instructions(vcpu, &mut data.pmu, |pmu| {
+        publishing_counts_instructions::<V, _>(vcpu, &mut data.pmu, |pmu| {
             pmu.write::<V>(register, value, by, vcpu)
         })
     }
@@ -169,7 +170,9 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     }
 
     fn filter_changed(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
-        publishing_counts_instructions(vcpu, &mut data.pmu, |pmu| pmu.refilter::<V>(vcpu));
+        publishing_counts_instructions::<V, _>(vcpu, &mut data.pmu, |pmu| {
+            pmu.refilter::<V>(vcpu);
+        });
     }
 
     fn instruction_retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
@@ -183,18 +186,18 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     fn set_intercepts(vcpu: &InterceptedVcpu<'_>, data: &VcpuPmu) {
         let model = data.pmu.model();
         for (msr, free) in V::intercepts(model.passthrough) {
-            vcpu.intercept_msr(msr, !free);
+            vcpu.intercept_msr(msr, free);
         }
         vcpu.intercept_rdpmc(!model.passthrough.rdpmc);
         V::set_controls(vcpu, model);
     }
 
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) -> Elided {
-        switch::load(&mut data.pmu, &mut V::pmu(vcpu), Lvtpc::new(lvtpc))
+        switch::load::<V>(&mut data.pmu, &mut V::pmu(vcpu), Lvtpc::new(lvtpc))
     }
 
     fn put(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu) {
-        deliver(vcpu, switch::put(&mut data.pmu, &mut V::pmu(vcpu)));
+        deliver(vcpu, switch::put::<V>(&mut data.pmu, &mut V::pmu(vcpu)));
     }
 
     /// The vector comes from an overflow in the guest that has just left the processor.
@@ -217,14 +220,14 @@ fn deliver(vcpu: &Vcpu, pmi: Pmi) {
 }
 
 /// Does `change`, and tells KVM if the PMU began or ceased to count instructions by it.
-fn publishing_counts_instructions<R>(
+fn publishing_counts_instructions<V: Vendor, R>(
     vcpu: &HeldVcpu<'_>,
     pmu: &mut GuestPmu,
     change: impl FnOnce(&mut GuestPmu) -> R,
 ) -> R {
-    let before = pmu.counts_instructions();
+    let before = pmu.counts_instructions::<V>();
     let result = change(pmu);
-    let after = pmu.counts_instructions();
+    let after = pmu.counts_instructions::<V>();
     if after != before {
         vcpu.set_counts_instructions(after);
     }

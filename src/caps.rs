@@ -63,6 +63,8 @@ pub struct HostPmu {
     pub rdpmc_exiting: bool,
     /// The processor has transactions (HLE or RTM), so selectors have IN_TX and IN_TXCP.
     pub transactions: bool,
+    /// RDPMC reads counters that are not a core's, too (AMD: the data fabric's, the L3 cache's).
+    pub rdpmc_beyond_core: bool,
     /// What its PMU can do.
     pub pmu: PmuCaps,
 }

@@ -41,7 +41,8 @@ impl EventFilter for AllowAll {
 ///
 /// A counter that is disabled or filtered gets the selector 0, so that whether hardware needs one
 /// at all is a comparison with 0. The bits that hardware does not get are those which KVM accepts
-/// for compatibility and which mean nothing (pin control).
+/// for compatibility and which mean nothing (pin control), and those which are not for the guest to
+/// decide on, as are the ones that hardware gets in any case (AMD's HostOnly and GuestOnly).
 pub fn hardware_selector(
     model: &Model,
     selector: EventSelector,
@@ -50,7 +51,7 @@ pub fn hardware_selector(
     if !selector.has(EventSelector::EN) || !filter.allows(selector) {
         return EventSelector::OFF;
     }
-    selector.masked(model.selector_hardware)
+    selector.masked(model.selector_hardware) | model.selector_forced
 }
 
 /// The IA32_FIXED_CTR_CTRL that hardware gets when the guest wrote `ctrl`.

@@ -39,6 +39,8 @@ pub enum Register {
     GlobalStatus,
     /// The register that clears bits of the status.
     GlobalStatusReset,
+    /// The register that sets bits of the status.
+    GlobalStatusSet,
 }
 
 /// What writing a counter by one of its addresses does.
@@ -90,6 +92,8 @@ pub struct GuestPmu {
     pub(crate) global_status: u64,
     /// Counters whose overflow raises a PMI.
     pub(crate) interrupting: CounterSet,
+    /// Counters that are one ahead of the guest while it runs, see [`crate::switch`].
+    pub(crate) ahead: CounterSet,
     /// Counters that count what KVM emulates.
     pub(crate) emulated: Emulated,
     /// Counters with values that hardware has not got, by their bits in the global registers;
@@ -149,11 +153,13 @@ impl GuestPmu {
         }
     }
 
-    /// Could this PMU count instructions?
+    /// Could this PMU count instructions, so that KVM must complete none behind our back?
     ///
+    /// Where entering the guest counts, it must not enter twice either: then branches are as good.
     /// The global control is left out: where the guest writes it freely, nobody learns of it.
-    pub fn counts_instructions(&self) -> bool {
+    pub fn counts_instructions<V: Vendor>(&self) -> bool {
         !self.emulated.instructions.is_empty()
+            || (V::ENTRY_RETIRES && !self.emulated.branches.is_empty())
     }
 
     /// Reads `register`, with the side effects that reading has: none.
@@ -165,8 +171,8 @@ impl GuestPmu {
             Register::FixedCtrCtrl => self.fixed_ctrl.bits(),
             Register::GlobalCtrl => self.global_ctrl,
             Register::GlobalStatus => self.global_status,
-            // It has no state; user space saves and restores it as 0.
-            Register::GlobalStatusReset => 0,
+            // They have no state; user space saves and restores them as 0.
+            Register::GlobalStatusReset | Register::GlobalStatusSet => 0,
         }
     }
 
@@ -185,8 +191,8 @@ impl GuestPmu {
     ) -> Result<(), GeneralProtection> {
         match register {
             Register::Selector(counter) => {
-                check(data, self.model.selector_valid(counter))?;
-                self.selectors[counter.slot() & (MAX_GP - 1)] = EventSelector::new(data);
+                let valid = self.accept(data, self.model.selector_valid(counter))?;
+                self.selectors[counter.slot() & (MAX_GP - 1)] = EventSelector::new(valid);
                 self.program_gp::<V>(counter, filter);
             }
             Register::Counter(counter, width) => self.write_counter(counter, width, data, by)?,
@@ -201,21 +207,31 @@ impl GuestPmu {
                 self.program_fixed::<V>(filter);
             }
             Register::GlobalCtrl => {
-                check(data, self.model.global_ctrl_valid)?;
-                self.global_ctrl = data;
+                self.global_ctrl = self.accept(data, self.model.global_ctrl_valid)?;
+            }
+            Register::GlobalStatus if by == Initiator::Guest => {
+                return if self.model.ignores_reserved {
+                    Ok(())
+                } else {
+                    Err(GeneralProtection)
+                };
             }
             Register::GlobalStatus => {
-                if by == Initiator::Guest {
-                    return Err(GeneralProtection);
-                }
                 check(data, self.model.global_status_valid)?;
                 self.global_status = data;
             }
+            // What user space restores of the next two it has read there, 0: it must not lose the
+            // status by it.
             Register::GlobalStatusReset => {
-                check(data, self.model.global_status_valid)?;
-                // User space restores what it read here, 0, and must not lose the status by it.
+                let bits = self.accept(data, self.model.global_status_valid)?;
                 if by == Initiator::Guest {
-                    self.global_status &= !data;
+                    self.global_status &= !bits;
+                }
+            }
+            Register::GlobalStatusSet => {
+                let bits = self.accept(data, self.model.global_status_valid)?;
+                if by == Initiator::Guest {
+                    self.global_status |= bits;
                 }
             }
         }
@@ -235,6 +251,12 @@ impl GuestPmu {
         self.counters[counter.slot()]
     }
 
+    /// Changes the value of `counter`, which hardware gets at the next load.
+    pub(crate) fn set_counter(&mut self, counter: Counter, value: u64) {
+        self.counters[counter.slot()] = value;
+        self.changed |= counter.bit().bits();
+    }
+
     /// Applies the VM's event filter anew to all that the guest has programmed.
     pub fn refilter<V: Vendor>(&mut self, filter: &impl EventFilter) {
         for counter in self.model.counters.iter() {
@@ -243,6 +265,14 @@ impl GuestPmu {
             }
         }
         self.program_fixed::<V>(filter);
+    }
+
+    /// What becomes of `data` in a register that has the bits of `valid`.
+    fn accept(&self, data: u64, valid: u64) -> Result<u64, GeneralProtection> {
+        if !self.model.ignores_reserved {
+            check(data, valid)?;
+        }
+        Ok(data & valid)
     }
 
     fn write_counter(
@@ -261,8 +291,7 @@ impl GuestPmu {
             WriteWidth::SignExtended if by == Initiator::Guest => i64::from(data as i32) as u64,
             WriteWidth::SignExtended | WriteWidth::Truncated => data,
         };
-        self.counters[counter.slot()] = value & mask;
-        self.changed |= counter.bit().bits();
+        self.set_counter(counter, value & mask);
         Ok(())
     }
 

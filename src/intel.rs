@@ -12,7 +12,7 @@ use crate::{
     caps::{HostPmu, HostVendor, PmuCaps, Requirement},
     counter::{Counter, CounterSet, Kind, Width, MAX_FIXED, MAX_GP},
     guest::{Register, WriteWidth},
-    intercepts::{self, Passthrough},
+    intercepts::{self, Free, Passthrough},
     model::{CounterWidth, CpuidLeaf, GuestConfig, Model},
     msr::{global_ctrl, global_status, perf_capabilities, EventSelector, FixedCtrCtrl, Msr},
     rdpmc::{self, Operand},
@@ -90,6 +90,8 @@ impl Vendor for Intel {
     const VENDOR: HostVendor = HostVendor::Intel;
     const NAME: &'static str = "Intel";
     const REQUIREMENTS: &'static [Requirement] = REQUIREMENTS;
+    const COUNTERS: CounterSet = CounterSet::ALL;
+    const ENTRY_RETIRES: bool = false;
 
     fn offer(host: &HostPmu) -> PmuCaps {
         let pmu = &host.pmu;
@@ -166,30 +168,19 @@ impl Vendor for Intel {
         rdpmc::decode(model, ecx)
     }
 
-    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, bool)> {
+    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Free)> {
         intercepts::table(free)
     }
 
-    /// An emulated instruction is one event in one cycle.
-    ///
-    /// With a counter mask, hardware counts cycles with at least that many events: one event
-    /// satisfies a mask of 1 and none above it. Inverted, it counts cycles with fewer events;
-    /// no guest cycle goes by while KVM emulates, so there is nothing to count. INV is ignored
-    /// where the mask is 0. A lone event is also a rising edge, so E makes no difference.
     fn selects(selector: EventSelector, retired: Retired) -> bool {
         let event = match retired {
             Retired::Instruction => EVENT_INSTRUCTIONS,
             Retired::Branch => EVENT_BRANCHES,
         };
         // KVM does not emulate inside of a transaction.
-        if selector.event() != event || selector.has(EventSelector::IN_TX) {
-            return false;
-        }
-        match selector.counter_mask() {
-            0 => true,
-            1 => !selector.has(EventSelector::INV),
-            _ => false,
-        }
+        selector.event() == event
+            && !selector.has(EventSelector::IN_TX)
+            && selector.counts_lone_event()
     }
 
     fn fixed_counts(index: u8, retired: Retired) -> bool {

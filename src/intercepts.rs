@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest may access without an exit.
+//! What a guest may access without an exit: of Intel's registers the following, of AMD's see
+//! [`crate::amd`].
 //!
 //! | register | free when |
 //! | --- | --- |
@@ -24,6 +25,36 @@ use crate::{
     msr::Msr,
 };
 
+/// Which accesses of a register do not exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    /// RDMSR.
+    pub reads: bool,
+    /// WRMSR.
+    pub writes: bool,
+}
+
+impl Free {
+    /// Every access exits.
+    pub const NOTHING: Self = Self::all_if(false);
+
+    /// No access exits if `free`, else every one.
+    pub const fn all_if(free: bool) -> Self {
+        Self {
+            reads: free,
+            writes: free,
+        }
+    }
+
+    /// This, but writes exit.
+    pub const fn without_writes(self) -> Self {
+        Self {
+            writes: false,
+            ..self
+        }
+    }
+}
+
 /// What of its PMU a guest may access without an exit.  The default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passthrough {
@@ -33,18 +64,18 @@ pub struct Passthrough {
     pub global: bool,
     /// These counters do not exit when they are accessed as MSRs.
     pub counters: CounterSet,
-    /// Nor do the addresses with full-width writes.
+    /// Nor do their further addresses, see [`crate::model::Model::full_width_writes`].
     pub full_width: bool,
     /// Nor does IA32_PERF_METRICS.
     pub metrics: bool,
 }
 
-/// The registers of Intel's PMU, each with whether the guest may access it freely.
+/// The registers of Intel's PMU, each with what the guest may do with it freely.
 ///
 /// The registers that no guest ever has, or that are intercepted whatever the configuration, are
 /// listed too: the table is complete.
-pub fn table(free: Passthrough) -> impl Iterator<Item = (Msr, bool)> {
-    let gp = move |n: usize| Counter::gp(n).is_some_and(|c| free.counters.contains(c));
+pub fn table(free: Passthrough) -> impl Iterator<Item = (Msr, Free)> {
+    let gp = move |n: usize| free.counters.has_gp(n);
     let fixed = move |n: usize| Counter::fixed(n).is_some_and(|c| free.counters.contains(c));
 
     let pmc = (0..MAX_GP).map(move |n| (Msr::IA32_PMC0.nth(n as u32), gp(n)));
@@ -66,6 +97,7 @@ pub fn table(free: Passthrough) -> impl Iterator<Item = (Msr, bool)> {
         .chain(fixed)
         .chain(selectors)
         .chain(others)
+        .map(|(msr, free)| (msr, Free::all_if(free)))
 }
 
 #[cfg(test)]
@@ -74,7 +106,7 @@ mod tests {
 
     fn free(free: Passthrough) -> Vec<u32> {
         let mut msrs: Vec<u32> = table(free)
-            .filter(|(_, free)| *free)
+            .filter(|(_, free)| free.writes)
             .map(|(msr, _)| msr.address())
             .collect();
         msrs.sort_unstable();

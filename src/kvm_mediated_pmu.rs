@@ -4,10 +4,11 @@
 //!
 //! How to read this: [`model`] says what a guest's PMU consists of and [`guest`] what its registers
 //! do, [`intercepts`] what of it the guest accesses without an exit, [`filter`] what of it reaches
-//! hardware, and [`switch`] how it gets there and back. [`vendor`] is what differs between vendors and
-//! [`intel`] one of them; [`platform`] is where that meets hardware, and [`backend`] connects all this
+//! hardware, and [`switch`] how it gets there and back. [`vendor`] is what differs between vendors,
+//! [`intel`] and [`amd`]; [`platform`] is where that meets hardware, and [`backend`] connects all this
 //! with KVM. `sys` holds the abstractions over the kernel, and all unsafe code.
 
+pub mod amd;
 pub mod backend;
 pub mod caps;
 pub mod counter;

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod amd;
 pub mod caps;
 pub mod counter;
 pub mod filter;

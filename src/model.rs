@@ -98,16 +98,22 @@ pub struct Model {
     pub gp_width: CounterWidth,
     /// Width of fixed counters.
     pub fixed_width: CounterWidth,
-    /// Writes of the full width are possible (PERF_CAPABILITIES.FW_WRITE).
+    /// There are further addresses for the counters, whose writes have the full width: IA32_A_PMCx
+    /// (PERF_CAPABILITIES.FW_WRITE), and AMD's PERF_CTRx and PERF_CTLx (PerfCtrExtCore).
     pub full_width_writes: bool,
     /// IA32_PERF_METRICS exists.
     pub metrics: bool,
+    /// Writes of bits that do not exist, and of registers that are read-only, do nothing; else they
+    /// fault.
+    pub ignores_reserved: bool,
     /// Bits of an event selector that the guest can set.
     pub selector_valid: u64,
     /// Further bits that only the selector of counter 2 has.
     pub selector2_valid: u64,
     /// Bits of an event selector that reach hardware.
     pub selector_hardware: u64,
+    /// Bits that an event selector always has when it reaches hardware.
+    pub selector_forced: u64,
     /// Bits of IA32_FIXED_CTR_CTRL that the guest can set.
     pub fixed_ctrl_valid: u64,
     /// Bits of the global control register that the guest can set.

@@ -3,7 +3,8 @@
 //! MSR addresses of performance monitoring, and the registers behind them with their fields.
 //!
 //! Names are the manual's: Intel SDM Vol. 4 for addresses, Vol. 3B chapter "Performance
-//! Monitoring" for the layouts.  Nothing here reads or writes an MSR.
+//! Monitoring" for the layouts. What only AMD's processors have is in [`crate::amd`]. Nothing here
+//! reads or writes an MSR.
 
 #![forbid(unsafe_code)]
 
@@ -119,6 +120,21 @@ impl EventSelector {
     /// Are all bits of `mask` set?
     pub const fn has(self, mask: u64) -> bool {
         self.0 & mask == mask
+    }
+
+    /// Does it count an event of the selected kind that happens alone, in a cycle of its own?
+    ///
+    /// An emulated instruction is one event in one cycle. With a counter mask, hardware counts cycles
+    /// with at least that many events: one event satisfies a mask of 1 and none above it. Inverted, it
+    /// counts cycles with fewer events; no guest cycle goes by while KVM emulates, so there is nothing
+    /// to count. INV is ignored where the mask is 0. A lone event is also a rising edge, so E makes no
+    /// difference.
+    pub const fn counts_lone_event(self) -> bool {
+        match self.counter_mask() {
+            0 => true,
+            1 => !self.has(Self::INV),
+            _ => false,
+        }
     }
 
     /// This selector without the bits outside of `mask`.

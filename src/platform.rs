@@ -7,12 +7,13 @@
 #![forbid(unsafe_code)]
 
 use crate::{
+    amd::Amd,
     intel::Intel,
     model::Model,
     switch::Hw,
     sys::{
         kvm::{InterceptedVcpu, OwnerVcpu},
-        pmu::IntelPmu,
+        pmu::{AmdPmu, IntelPmu},
     },
     vendor::Vendor,
 };
@@ -46,4 +47,18 @@ impl Platform for Intel {
     fn set_controls(vcpu: &InterceptedVcpu<'_>, model: &Model) {
         vcpu.switch_global_ctrl(model.exists());
     }
+}
+
+impl Platform for Amd {
+    type Pmu<'a> = AmdPmu<'a>;
+
+    const RDPMC_FAULTS_FIRST: bool = true;
+
+    #[inline(always)]
+    fn pmu<'a>(vcpu: &'a OwnerVcpu<'a>) -> AmdPmu<'a> {
+        AmdPmu::new(vcpu)
+    }
+
+    /// SVM has none.
+    fn set_controls(_vcpu: &InterceptedVcpu<'_>, _model: &Model) {}
 }

@@ -79,6 +79,18 @@ impl GuestPmu {
         Pmi::owed_if(owed)
     }
 
+    /// Counters that an instruction which is a branch, too, would count in at the guest's privilege
+    /// level: hardware's do so as the guest is entered, where that counts.
+    pub(crate) fn counting_entry(&self, in_user_mode: impl Fn() -> bool) -> CounterSet {
+        let either = self.emulated.instructions | self.emulated.branches;
+        let mut counting = either & self.globally_enabled();
+        for counter in counting.iter() {
+            let counts = matches_mode(self.privileges(counter), &in_user_mode);
+            counting.set(counter, counts);
+        }
+        counting
+    }
+
     /// At which privilege levels hardware would count with `counter`.
     fn privileges(&self, counter: Counter) -> Privileges {
         match counter.kind() {
@@ -90,10 +102,9 @@ impl GuestPmu {
     /// Adds one to `counter`; true if that overflowed it and it interrupts.
     fn increment(&mut self, counter: Counter) -> bool {
         let mask = self.model.width(counter).mask();
-        self.changed |= counter.bit().bits();
-        let value = &mut self.counters[counter.slot()];
-        *value = value.wrapping_add(1) & mask;
-        if *value != 0 {
+        let value = self.counter(counter).wrapping_add(1) & mask;
+        self.set_counter(counter, value);
+        if value != 0 {
             return false;
         }
         if self.model.has_global_registers() {

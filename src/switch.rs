@@ -16,9 +16,16 @@
 //! # Nothing counts while we switch
 //!
 //! The counters' own enables and the global control are both needed for a counter to count. perf hands
-//! the PMU over with the global control 0. VM-entry loads the guest's value and VM-exit loads 0 again,
-//! so that it is 0 in all of `load` and `put`, and no order of the writes below can make a counter
-//! tick. The order is chosen for what may go wrong otherwise:
+//! the PMU over with the global control 0.
+//!
+//! On Intel, VM-entry loads the guest's value and VM-exit loads 0 again, so that it is 0 in all of
+//! `load` and `put`, and no order of the writes below can make a counter tick. On AMD `load` writes it
+//! last and `put` clears it first. From there to VMRUN and from #VMEXIT to here it has the guest's
+//! value, and instructions of the host go by, but each selector says GuestOnly: what counts then is
+//! the guest alone. So the selectors have to be there when the global control is given, and the
+//! global control gone when they are taken out.
+//!
+//! In either case the order is chosen for what may go wrong otherwise:
 //!
 //! 1. `load` writes counters before selectors, and `put` clears selectors before it ends: between the
 //!    two, an enabled selector always stands beside the guest's own counter value.
@@ -26,6 +33,15 @@
 //!    processors where VM-exit does not clear it, taking it is what stops the counters.
 //! 3. `put` reads counters before the status. Both stand still; should one ever not, then the status
 //!    is the later of the two, and an overflow is seen twice rather than lost.
+//!
+//! # Entering counts
+//!
+//! On AMD entering the guest is itself an instruction and a branch of the guest ([`Vendor::ENTRY_RETIRES`]).
+//! The guest does not know of it, so `load` sets back by one each counter that is about to count it, and
+//! the guest begins with its own value. The counter that is 0 is an exception, since it would
+//! overflow: it has a count too much until `put` takes it away, and the guest exits if it accesses the
+//! counter meanwhile. Right after an overflow that is the rule on a processor whose interrupts are
+//! prompt, and a rarity on others.
 //!
 //! # What is not written
 //!
@@ -35,7 +51,7 @@
 //! - After a `put` the counters hold the guest's values still, unless the host or another guest uses
 //!   them, which perf knows ([`Hw::claim_counters`]). If nobody did, `load` writes those of which
 //!   something else than the guest has changed the value: user space, or KVM that completed an
-//!   instruction. Else it reads them all, and writes those that differ.
+//!   instruction, or set it back for the entry. Else it reads them all, and writes those that differ.
 //! - Selectors and IA32_FIXED_CTR_CTRL are off when a vCPU gets the PMU (perf's promise) and are off
 //!   again after `put` (ours), so that those which are to be off need no write.
 //! - The status is written where it differs. A PMU that counts nothing and had no status bit set
@@ -51,6 +67,7 @@ use crate::{
     guest::GuestPmu,
     msr::{global_ctrl, global_status, EventSelector, FixedCtrCtrl},
     pmi::{Lvtpc, Pmi},
+    vendor::Vendor,
 };
 
 /// Counters that `load` did not have to write.
@@ -75,16 +92,18 @@ pub trait Hw {
     fn set_counter(&mut self, counter: Counter, value: u64);
 
     /// IA32_PERF_METRICS (RDPMC). Asked for only of guests that have it, and so has the host then.
-    fn metrics(&self) -> u64;
+    fn metrics(&self) -> u64 {
+        0
+    }
 
     /// Sets IA32_PERF_METRICS.
-    fn set_metrics(&mut self, value: u64);
+    fn set_metrics(&mut self, _value: u64) {}
 
     /// Sets the event selector of general-purpose `counter`.
     fn set_selector(&mut self, counter: Counter, selector: EventSelector);
 
-    /// Sets IA32_FIXED_CTR_CTRL.
-    fn set_fixed_ctrl(&mut self, ctrl: FixedCtrCtrl);
+    /// Sets IA32_FIXED_CTR_CTRL, if there are fixed counters.
+    fn set_fixed_ctrl(&mut self, _ctrl: FixedCtrCtrl) {}
 
     /// The global status.
     fn status(&self) -> u64;
@@ -98,20 +117,34 @@ pub trait Hw {
     /// The guest's global control as of the last VM-exit; nothing counts when this returns.
     fn take_global_ctrl(&mut self) -> u64;
 
-    /// Has the next VM-entry set the global control to `ctrl`.
+    /// Has the global control be `ctrl` as soon as the guest is entered. Until then nothing counts.
     fn give_global_ctrl(&mut self, ctrl: u64);
+
+    /// Will the guest be entered at CPL 1, 2 or 3?  Asked where entering counts.
+    fn in_user_mode(&self) -> bool {
+        false
+    }
+
+    /// Has the guest exit if it accesses `counters`, until [`Hw::reveal`].
+    fn hide(&mut self, _counters: CounterSet) {}
+
+    /// Lets the guest access again what it may, from the next VM-entry on.
+    fn reveal(&mut self) {}
 }
 
 /// Puts the state of `pmu` into hardware: the guest may run.
 ///
 /// `lvtpc` is the guest's LVTPC, which hardware has got already.
-pub fn load(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) -> Elided {
+pub fn load<V: Vendor>(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) -> Elided {
     pmu.pmi_masked = lvtpc.is_masked();
     if !pmu.model.exists() {
         return 0;
     }
-    let elided = load_counters(pmu, hw);
-    set_selectors(pmu, hw, |counter| pmu.hw_selector(counter));
+    if V::ENTRY_RETIRES {
+        deduct_entry(pmu, hw);
+    }
+    let elided = load_counters::<V>(pmu, hw);
+    set_selectors::<V>(pmu, hw, |counter| pmu.hw_selector(counter));
     if pmu.hw_fixed_ctrl() != FixedCtrCtrl::OFF {
         hw.set_fixed_ctrl(pmu.hw_fixed_ctrl());
     }
@@ -123,7 +156,7 @@ pub fn load(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) -> Elided {
 /// Takes the state of `pmu` out of hardware, which the host may use then.
 ///
 /// Returns whether the guest is owed a PMI for an overflow since [`load`].
-pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
+pub fn put<V: Vendor>(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     if !pmu.model.exists() {
         return Pmi::None;
     }
@@ -131,20 +164,54 @@ pub fn put(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     if pmu.model.passthrough.global {
         pmu.global_ctrl = global_ctrl & pmu.model.global_ctrl_valid;
     }
-    put_counters(pmu, hw);
+    put_counters::<V>(pmu, hw);
+    if V::ENTRY_RETIRES {
+        deduct_late(pmu, hw);
+    }
     let pmi = put_status(pmu, hw);
-    set_selectors(pmu, hw, |_| EventSelector::OFF);
+    set_selectors::<V>(pmu, hw, |_| EventSelector::OFF);
     if pmu.hw_fixed_ctrl() != FixedCtrCtrl::OFF {
         hw.set_fixed_ctrl(FixedCtrCtrl::OFF);
     }
     pmi
 }
 
+/// Sets counters back by what entering the guest adds to them.
+///
+/// One that is 0 cannot be: it would overflow. It is one ahead instead for as long as the guest
+/// runs, which the guest must not find out.
+fn deduct_entry(pmu: &mut GuestPmu, hw: &mut impl Hw) {
+    for counter in pmu.counting_entry(|| hw.in_user_mode()).iter() {
+        match pmu.counters[counter.slot()].checked_sub(1) {
+            Some(value) => pmu.set_counter(counter, value),
+            None => pmu.ahead.set(counter, true),
+        }
+    }
+    if !pmu.ahead.is_empty() {
+        hw.hide(pmu.ahead);
+    }
+}
+
+/// Sets counters back that [`deduct_entry`] could not: they are not 0 any more, unless the guest was
+/// not entered.
+#[inline(always)]
+fn deduct_late(pmu: &mut GuestPmu, hw: &mut impl Hw) {
+    if pmu.ahead.is_empty() {
+        return;
+    }
+    for counter in pmu.ahead.iter() {
+        let value = pmu.counters[counter.slot()].saturating_sub(1);
+        pmu.set_counter(counter, value);
+    }
+    pmu.ahead = CounterSet::EMPTY;
+    hw.reveal();
+}
+
 /// Makes hardware's counters the guest's.
 ///
 /// A counter that is narrower than hardware's is not left to itself: when it overflows, hardware is
 /// left without the bits above it, see [`crate::model::CounterWidth`].
-fn load_counters(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Elided {
+fn load_counters<V: Vendor>(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Elided {
     let claim = hw.claim_counters(pmu.claim);
     let kept = claim == pmu.claim && pmu.model.is_native();
     pmu.claim = claim;
@@ -154,18 +221,18 @@ fn load_counters(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Elided {
     let differing = if kept {
         pmu.changed
     } else {
-        find_differing(pmu, hw)
+        find_differing::<V>(pmu, hw)
     };
     pmu.changed = 0;
-    write_counters(pmu, hw, differing)
+    write_counters::<V>(pmu, hw, differing)
 }
 
 /// What hardware holds that is not the guest's, in the layout of [`GuestPmu::changed`].
 #[inline(never)]
-fn find_differing(pmu: &GuestPmu, hw: &impl Hw) -> u64 {
+fn find_differing<V: Vendor>(pmu: &GuestPmu, hw: &impl Hw) -> u64 {
     let model = &pmu.model;
     let mut differing = 0;
-    model.counters.unrolled(|counter| {
+    model.counters.unrolled(V::COUNTERS, |counter| {
         let value = model
             .width(counter)
             .to_hardware(pmu.counters[counter.slot()]);
@@ -184,10 +251,10 @@ fn find_differing(pmu: &GuestPmu, hw: &impl Hw) -> u64 {
 /// IA32_PERF_METRICS comes after the counters, and is written if fixed counter 3 is, too: it holds
 /// fractions of that, so that what it reads now need not be what it will read.
 #[inline(never)]
-fn write_counters(pmu: &GuestPmu, hw: &mut impl Hw, differing: u64) -> Elided {
+fn write_counters<V: Vendor>(pmu: &GuestPmu, hw: &mut impl Hw, differing: u64) -> Elided {
     let model = &pmu.model;
     let mut written = 0;
-    CounterSet::from_bits(differing).unrolled(|counter| {
+    CounterSet::from_bits(differing).unrolled(V::COUNTERS, |counter| {
         let value = pmu.counters[counter.slot()];
         hw.set_counter(counter, model.width(counter).to_hardware(value));
         written += 1;
@@ -200,9 +267,9 @@ fn write_counters(pmu: &GuestPmu, hw: &mut impl Hw, differing: u64) -> Elided {
 }
 
 /// Saves the counters, also those that count nothing: the guest may have written them.
-fn put_counters(pmu: &mut GuestPmu, hw: &impl Hw) {
+fn put_counters<V: Vendor>(pmu: &mut GuestPmu, hw: &impl Hw) {
     let (counters, model) = (&mut pmu.counters, &pmu.model);
-    model.counters.unrolled(|counter| {
+    model.counters.unrolled(V::COUNTERS, |counter| {
         counters[counter.slot()] = model.width(counter).from_hardware(hw.counter(counter));
     });
     if model.metrics {
@@ -212,10 +279,15 @@ fn put_counters(pmu: &mut GuestPmu, hw: &impl Hw) {
 
 /// Sets the selectors of all counters that are programmed.
 #[inline(always)]
-fn set_selectors(pmu: &GuestPmu, hw: &mut impl Hw, selector: impl Fn(Counter) -> EventSelector) {
+fn set_selectors<V: Vendor>(
+    pmu: &GuestPmu,
+    hw: &mut impl Hw,
+    selector: impl Fn(Counter) -> EventSelector,
+) {
     if !pmu.programmed().is_empty() {
-        pmu.programmed()
-            .unrolled(|counter| hw.set_selector(counter, selector(counter)));
+        pmu.programmed().unrolled(V::COUNTERS, |counter| {
+            hw.set_selector(counter, selector(counter));
+        });
     }
 }
 

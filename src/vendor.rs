@@ -2,14 +2,15 @@
 
 //! What differs between the vendors' PMUs, as one trait.
 //!
-//! [`crate::intel`] implements it. Code outside of a vendor's own file has no vendor's rules.
+//! [`crate::intel`] and [`crate::amd`] implement it. Code outside of a vendor's own file has no vendor's rules.
 
 #![forbid(unsafe_code)]
 
 use crate::{
     caps::{HostPmu, HostVendor, PmuCaps, Requirement},
+    counter::CounterSet,
     guest::Register,
-    intercepts::Passthrough,
+    intercepts::{Free, Passthrough},
     model::{GuestConfig, Model},
     msr::{EventSelector, Msr},
     rdpmc::Operand,
@@ -27,6 +28,12 @@ pub trait Vendor: 'static {
     /// What a host must have.
     const REQUIREMENTS: &'static [Requirement];
 
+    /// Every counter that a guest could ever have.
+    const COUNTERS: CounterSet;
+
+    /// Does entering the guest count as an instruction of the guest, and as a branch?
+    const ENTRY_RETIRES: bool;
+
     /// What guests may have at most on this host.
     fn offer(host: &HostPmu) -> PmuCaps;
 
@@ -36,11 +43,16 @@ pub trait Vendor: 'static {
     /// The register at address `msr`, `None` if the guest's PMU has none there.
     fn register(model: &Model, msr: Msr) -> Option<Register>;
 
+    /// Is `msr` one of the PMU, if only to say what accesses of it do?
+    fn is_valid(model: &Model, msr: Msr) -> bool {
+        Self::register(model, msr).is_some()
+    }
+
     /// What RDPMC reads with this ECX, `None` if it faults.
     fn rdpmc(model: &Model, ecx: u32) -> Option<Operand>;
 
-    /// Every PMU register, each with whether the guest may access it without an exit.
-    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, bool)>;
+    /// Every PMU register, each with what the guest may do with it without an exit.
+    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Free)>;
 
     /// Does a general-purpose counter with this selector count an emulated instruction as `retired`?
     fn selects(selector: EventSelector, retired: Retired) -> bool;

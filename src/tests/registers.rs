@@ -13,7 +13,7 @@ use crate::{
     filter::AllowAll,
     guest::{GeneralProtection, GuestPmu, Initiator},
     intel::Intel,
-    intercepts::Passthrough,
+    intercepts::{Free, Passthrough},
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
     pmi::Pmi,
@@ -276,7 +276,7 @@ fn a_guest_has_metrics_if_it_has_slots_and_the_host_has_both() {
         let intercepts = Intel::intercepts(pmu.model().passthrough);
         let free = intercepts
             .into_iter()
-            .any(|row| row == (Msr::new(0x329), true));
+            .any(|row| row == (Msr::new(0x329), Free::all_if(true)));
         assert_eq!([global_ctrl, status, rdpmc, free], [msr; 4]);
         msr
     };
@@ -380,12 +380,12 @@ fn a_filtered_event_is_read_back_and_does_not_count() {
     let written = pmu.write::<Intel>(register, 0x53_00c0, Initiator::Guest, &filter);
     assert_eq!(written, Ok(()));
     assert_eq!(read(&pmu, 0x186), Some(0x53_00c0));
-    assert!(pmu.programmed().is_empty() && !pmu.counts_instructions());
+    assert!(pmu.programmed().is_empty() && !pmu.counts_instructions::<Intel>());
     assert_eq!(pmu.retire(Retired::Instruction, || false), Pmi::None);
     assert_eq!(read(&pmu, 0xc1), Some(0));
 
     pmu.refilter::<Intel>(&AllowAll);
-    assert!(pmu.counts_instructions());
+    assert!(pmu.counts_instructions::<Intel>());
 }
 
 /// Invariant: KVM_GET_MSRS then KVM_SET_MSRS on a fresh vCPU is an identity.
@@ -422,5 +422,8 @@ fn save_and_restore(msrs: &[u32], writes: &[(u32, u64, bool)]) {
     assert_eq!(read_all(&fresh), saved);
     assert_eq!(fresh.programmed(), pmu.programmed());
     assert_eq!(fresh.hw_fixed_ctrl(), pmu.hw_fixed_ctrl());
-    assert_eq!(fresh.counts_instructions(), pmu.counts_instructions());
+    assert_eq!(
+        fresh.counts_instructions::<Intel>(),
+        pmu.counts_instructions::<Intel>()
+    );
 }

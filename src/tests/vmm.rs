@@ -92,6 +92,7 @@ pub(super) fn host() -> HostPmu {
         msr_bitmap: true,
         rdpmc_exiting: true,
         transactions: false,
+        rdpmc_beyond_core: false,
         pmu,
     }
 }
@@ -135,7 +136,7 @@ impl Vmm {
             pmu,
             filter,
             free: Intel::intercepts(model.passthrough)
-                .filter(|(_, free)| *free)
+                .filter(|(_, free)| free.writes)
                 .map(|(msr, _)| msr.address())
                 .collect(),
             lvtpc_masked: true,
@@ -170,7 +171,7 @@ impl Vmm {
         cpu.lvtpc_masked = self.lvtpc_masked;
         let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
         let writes = cpu.writes;
-        let elided = switch::load(&mut self.pmu, cpu, lvtpc);
+        let elided = switch::load::<Intel>(&mut self.pmu, cpu, lvtpc);
         let counters = self.pmu.model().counters.len();
         assert!(elided <= counters && counters - elided <= cpu.writes - writes);
         assert_eq!(cpu.global_ctrl, 0, "counters on before VM-entry");
@@ -181,7 +182,7 @@ impl Vmm {
         self.exits += 1;
         let cpu = &mut self.cpus[self.cpu];
         cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
-        let pmi = switch::put(&mut self.pmu, cpu);
+        let pmi = switch::put::<Intel>(&mut self.pmu, cpu);
         // Hardware's own vector comes when interrupts go on, which is after `put`.
         let vector = core::mem::take(&mut cpu.pmis) > 0;
         self.pmi_requested |= vector || pmi == Pmi::Owed;
@@ -224,11 +225,11 @@ impl Vmm {
             }
             let cpu = &mut vmm.cpus[vmm.cpu];
             cpu.lvtpc_masked = false;
-            let _ = switch::load(&mut other, cpu, Lvtpc::new(0));
+            let _ = switch::load::<Intel>(&mut other, cpu, Lvtpc::new(0));
             cpu.vm_entry();
             cpu.retire(false, false);
             cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
-            assert_eq!(switch::put(&mut other, cpu), Pmi::Owed);
+            assert_eq!(switch::put::<Intel>(&mut other, cpu), Pmi::Owed);
             assert_eq!(core::mem::take(&mut cpu.pmis), 1);
             cpu.assert_host_finds_it_clean();
         });
