@@ -7,6 +7,9 @@
  * instruction counts once, when it retires; a REP string instruction counts
  * once; an instruction that faults has not retired. Where an instruction
  * leaves the guest and KVM completes it, it must count as if it had run.
+ *
+ * On AMD (PPR, EX_RET_INSTR and EX_RET_BRN) it is the same; in addition entering
+ * a guest is an instruction and a branch of that guest, which it is not to see.
  */
 #include "apic.h"
 #include "vpmu.h"
@@ -68,7 +71,7 @@ DEFINE_LOOP_PAYLOAD(rdmsr,
 	2, 0);
 
 DEFINE_LOOP_PAYLOAD(selector_write,
-	"mov $0x186, %%ecx\n\t"		/* IA32_PERFEVTSEL0, unchanged */
+	"mov %%r10d, %%ecx\n\t"		/* the first selector, unchanged */
 	"rdmsr\n\t"
 	"wrmsr\n\t",
 	3, 0);
@@ -161,6 +164,12 @@ DEFINE_LOOP_PAYLOAD(fault,
 	"rdmsr\n\t",
 	1 + GP_HANDLER_INSNS, GP_HANDLER_BRANCHES);
 
+/* AMD's event has interrupts and exceptions in it. */
+static uint64_t guest_branches(const struct payload *p)
+{
+	return p->branches + (host_cpu_is_amd && p == &payload_fault ? PAYLOAD_LOOPS : 0);
+}
+
 /* Counts that a payload must yield on one counter, however it is enabled. */
 static void guest_expect(const struct payload *p, const char *counter,
 			 uint32_t idx, uint64_t count, uint64_t expected)
@@ -174,37 +183,37 @@ static uint64_t guest_count_gp(const struct payload *p, uint64_t arg,
 {
 	uint64_t count;
 
-	wrmsr(MSR_IA32_PERFCTR0 + idx, 0);
-	wrmsr(MSR_P6_EVNTSEL0 + idx, selector);
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(idx), arg);
+	wrmsr(vpmu_msr_counter(idx), 0);
+	wrmsr(vpmu_msr_selector(idx), selector);
+	p->run(vpmu_msr_global_ctrl(), BIT_ULL(idx), arg);
 	count = _rdpmc(idx);
-	wrmsr(MSR_P6_EVNTSEL0 + idx, 0);
+	wrmsr(vpmu_msr_selector(idx), 0);
 	return count;
 }
 
 /* The first and the last counter, by IA32_PERF_GLOBAL_CTRL. */
 static void guest_some_gp(const struct payload *p, uint64_t arg)
 {
-	const uint64_t insns = VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED);
-	const uint64_t branches = VPMU_SEL_OS(INTEL_ARCH_BRANCHES_RETIRED);
+	const uint64_t insns = VPMU_SEL_OS(vpmu_event_insns());
+	const uint64_t branches = VPMU_SEL_OS(vpmu_event_branches());
 	unsigned int i;
 
 	for (i = 0; i < guest_nr_gp(); i += guest_nr_gp() - 1) {
 		guest_expect(p, "instructions on PMC", i,
 			     guest_count_gp(p, arg, i, insns), p->insns);
 		guest_expect(p, "branches on PMC", i,
-			     guest_count_gp(p, arg, i, branches), p->branches);
+			     guest_count_gp(p, arg, i, branches), guest_branches(p));
 	}
 }
 
 /* By IA32_PERFEVTSEL0, a register that always exits. */
 static void guest_by_selector(const struct payload *p, uint64_t arg)
 {
-	wrmsr(MSR_IA32_PERFCTR0, 0);
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(0));
-	p->run(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED), arg);
+	wrmsr(vpmu_msr_counter(0), 0);
+	wrmsr(vpmu_msr_global_ctrl(), BIT_ULL(0));
+	p->run(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()), arg);
 	guest_expect(p, "instructions by selector on PMC", 0, _rdpmc(0), p->insns);
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, 0);
+	wrmsr(vpmu_msr_global_ctrl(), 0);
 }
 
 /* The fixed counter, by both of its switches. */
@@ -217,17 +226,17 @@ static void guest_fixed(const struct payload *p, uint64_t arg)
 
 	wrmsr(MSR_CORE_PERF_FIXED_CTR0, 0);
 	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, ctrl);
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, FIXED_PMC_GLOBAL_CTRL_ENABLE(0), arg);
+	p->run(vpmu_msr_global_ctrl(), FIXED_PMC_GLOBAL_CTRL_ENABLE(0), arg);
 	guest_expect(p, "instructions on fixed counter", 0,
 		     _rdpmc(INTEL_RDPMC_FIXED), p->insns);
 
 	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
 	wrmsr(MSR_CORE_PERF_FIXED_CTR0, 0);
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, FIXED_PMC_GLOBAL_CTRL_ENABLE(0));
+	wrmsr(vpmu_msr_global_ctrl(), FIXED_PMC_GLOBAL_CTRL_ENABLE(0));
 	p->run(MSR_CORE_PERF_FIXED_CTR_CTRL, ctrl, arg);
 	guest_expect(p, "instructions by FIXED_CTR_CTRL on fixed counter", 0,
 		     _rdpmc(INTEL_RDPMC_FIXED), p->insns);
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, 0);
+	wrmsr(vpmu_msr_global_ctrl(), 0);
 }
 
 /* All counters at once: even ones count instructions, odd ones branches. */
@@ -237,22 +246,22 @@ static void guest_all(const struct payload *p, uint64_t arg)
 	unsigned int i;
 
 	for (i = 0; i < guest_nr_gp(); i++)
-		wrmsr(MSR_IA32_PERFCTR0 + i, 0);
+		wrmsr(vpmu_msr_counter(i), 0);
 	for (i = 0; i < guest_nr_fixed(); i++)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, 0);
 	for (i = 0; i < guest_nr_gp(); i++)
-		wrmsr(MSR_P6_EVNTSEL0 + i,
-		      VPMU_SEL_OS(i % 2 ? INTEL_ARCH_BRANCHES_RETIRED :
-					  INTEL_ARCH_INSTRUCTIONS_RETIRED));
+		wrmsr(vpmu_msr_selector(i),
+		      VPMU_SEL_OS(i % 2 ? vpmu_event_branches() :
+					  vpmu_event_insns()));
 	for (i = 0; i < guest_nr_fixed(); i++)
 		fixed_ctrl |= FIXED_PMC_CTRL(i, FIXED_PMC_KERNEL);
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, fixed_ctrl);
+	guest_fixed0_select(fixed_ctrl);
 
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, guest_gp_mask() | guest_fixed_mask(), arg);
+	p->run(vpmu_msr_global_ctrl(), guest_gp_mask() | guest_fixed_mask(), arg);
 
 	for (i = 0; i < guest_nr_gp(); i++)
 		guest_expect(p, "all at once on PMC", i, _rdpmc(i),
-			     i % 2 ? p->branches : p->insns);
+			     i % 2 ? guest_branches(p) : p->insns);
 	if (guest_nr_fixed())
 		guest_expect(p, "all at once on fixed counter", 0,
 			     _rdpmc(INTEL_RDPMC_FIXED), p->insns);
@@ -269,8 +278,8 @@ static void guest_all(const struct payload *p, uint64_t arg)
 /* What is not to count does not: other privilege levels, stopped counters. */
 static void guest_nothing(const struct payload *p, uint64_t arg)
 {
-	const uint64_t user = VPMU_SEL_USR(INTEL_ARCH_INSTRUCTIONS_RETIRED);
-	const uint64_t insns = VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED);
+	const uint64_t user = VPMU_SEL_USR(vpmu_event_insns());
+	const uint64_t insns = VPMU_SEL_OS(vpmu_event_insns());
 
 	guest_expect(p, "user instructions on PMC", 0,
 		     guest_count_gp(p, arg, 0, user), 0);
@@ -278,16 +287,16 @@ static void guest_nothing(const struct payload *p, uint64_t arg)
 		     guest_count_gp(p, arg, 0, insns & ~ARCH_PERFMON_EVENTSEL_ENABLE), 0);
 
 	/* Enabled by its selector, but globally it is PMC1 that runs. */
-	wrmsr(MSR_IA32_PERFCTR0, 0);
-	wrmsr(MSR_P6_EVNTSEL0, insns);
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(1), arg);
+	wrmsr(vpmu_msr_counter(0), 0);
+	wrmsr(vpmu_msr_selector(0), insns);
+	p->run(vpmu_msr_global_ctrl(), BIT_ULL(1), arg);
 	guest_expect(p, "globally disabled PMC", 0, _rdpmc(0), 0);
 
-	wrmsr(MSR_P6_EVNTSEL0, 0);
+	wrmsr(vpmu_msr_selector(0), 0);
 
 	/* Stopped, the count stays. */
 	guest_count_gp(p, arg, 0, insns);
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, 0, arg);
+	p->run(vpmu_msr_global_ctrl(), 0, arg);
 	guest_expect(p, "stopped PMC", 0, _rdpmc(0), p->insns);
 }
 
@@ -320,6 +329,7 @@ FIXTURE_VARIANT(count) {
 	bool halts;
 	bool fep;
 	bool rep_emulated;
+	bool selector_arg;
 };
 
 #define VARIANT(_name, ...)							\
@@ -334,7 +344,7 @@ VARIANT(rep, .arg = (uint64_t)guest_buf);
 VARIANT(rdpmc);
 VARIANT(cpuid);
 VARIANT(rdmsr);
-VARIANT(selector_write);
+VARIANT(selector_write, .selector_arg = true);
 VARIANT(pio_kernel);
 VARIANT(mmio_kernel, .arg = APIC_DEFAULT_GPA);
 VARIANT(fastpath_icr, .x2apic = true);
@@ -361,7 +371,9 @@ static void test_count(const FIXTURE_VARIANT(count) *variant,
 	virt_map(vm, APIC_DEFAULT_GPA, APIC_DEFAULT_GPA, 1);
 	if (variant->payload == &payload_fault)
 		vpmu_install_naked_handler(vm, GP_VECTOR, gp_handler);
-	vcpu_args_set(vcpu, 3, variant->payload, variant->arg, (uint64_t)variant->x2apic);
+	vcpu_args_set(vcpu, 3, variant->payload,
+		      variant->selector_arg ? (uint64_t)vpmu_msr_selector(0) : variant->arg,
+		      (uint64_t)variant->x2apic);
 
 	if (variant->halts)
 		vpmu_signals_start(1000);
@@ -404,6 +416,6 @@ TEST_F(count, fewer_counters)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

@@ -621,6 +621,6 @@ TEST_F(lend, race)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

@@ -35,22 +35,22 @@ DEFINE_LOOP_PAYLOAD(short_loop,
 static void guest_count_forever(const struct payload *p)
 {
 	const uint64_t on = BIT_ULL(0) | BIT_ULL(1) | BIT_ULL(guest_nr_gp() - 1) |
-			    FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
+			    guest_fixed0_mask();
 
 	for (;;) {
 		guest_pmu_clear();
-		wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
-		wrmsr(MSR_P6_EVNTSEL0 + 1, VPMU_SEL_OS(INTEL_ARCH_BRANCHES_RETIRED));
-		wrmsr(MSR_P6_EVNTSEL0 + guest_nr_gp() - 1,
-		      VPMU_SEL_USR(INTEL_ARCH_INSTRUCTIONS_RETIRED));
-		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
+		wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()));
+		wrmsr(vpmu_msr_selector(1), VPMU_SEL_OS(vpmu_event_branches()));
+		wrmsr(vpmu_msr_selector(guest_nr_gp() - 1),
+		      VPMU_SEL_USR(vpmu_event_insns()));
+		guest_fixed0_select(FIXED_PMC_KERNEL);
 
-		p->run(MSR_CORE_PERF_GLOBAL_CTRL, on, 0);
+		p->run(vpmu_msr_global_ctrl(), on, 0);
 
 		GUEST_ASSERT_EQ(_rdpmc(0), p->insns);
 		GUEST_ASSERT_EQ(_rdpmc(1), p->branches);
 		GUEST_ASSERT_EQ(_rdpmc(guest_nr_gp() - 1), 0);
-		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), p->insns);
+		guest_fixed0_expect(p->insns);
 		GUEST_SYNC(0);
 	}
 }
@@ -340,6 +340,6 @@ TEST(running_time_excludes_guest)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

@@ -500,7 +500,7 @@ static void guest_count_forever(void)
 	for (;;) {
 		guest_pmu_clear();
 		wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
-		payload_guest_loop.run(MSR_CORE_PERF_GLOBAL_CTRL, 1, 0);
+		payload_guest_loop.run(vpmu_msr_global_ctrl(), 1, 0);
 		GUEST_ASSERT_EQ(_rdpmc(0), payload_guest_loop.insns);
 		GUEST_SYNC(0);
 	}
@@ -622,6 +622,6 @@ TEST_F(task, killed_vcpu)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

@@ -6,7 +6,8 @@
  * written in hardware. What names all counters at once, RDPMC by index and the
  * global registers by bit, can be left to hardware only if the guest has every
  * counter of the host; a guest with fewer must not reach the others. Selectors
- * always exit, the host decides what is counted.
+ * always exit, the host decides what is counted; and so do writes of AMD's
+ * read-only PerfCntrGlobalStatus, of which not all processors think the same.
  */
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -23,15 +24,40 @@ enum op {
 	READ_GLOBAL_CTRL,
 	READ_GLOBAL_STATUS,
 	WRITE_GLOBAL_OVF_CTRL,
+	WRITE_GLOBAL_STATUS,
+	WRITE_GLOBAL_STATUS_SET,
 	WRITE_GP,
 	READ_GP,
-	WRITE_GP_FULL_WIDTH,
-	READ_GP_FULL_WIDTH,
+	WRITE_GP_ELSEWHERE,
+	READ_GP_ELSEWHERE,
 	WRITE_FIXED,
 	READ_FIXED,
 	WRITE_SELECTOR,
 	WRITE_FIXED_CTR_CTRL,
 };
+
+/* The counter's other address: for writes of the full width, or AMD's legacy one. */
+static uint32_t counter_elsewhere(void)
+{
+	return host_cpu_is_amd ? MSR_K7_PERFCTR0 : MSR_IA32_PMC0;
+}
+
+/* What only one vendor's PMU has. */
+static bool op_exists(enum op op)
+{
+	switch (op) {
+	case RDPMC_FIXED:
+	case WRITE_FIXED:
+	case READ_FIXED:
+	case WRITE_FIXED_CTR_CTRL:
+		return host_cpu_is_intel;
+	case WRITE_GLOBAL_STATUS:
+	case WRITE_GLOBAL_STATUS_SET:
+		return host_cpu_is_amd;
+	default:
+		return true;
+	}
+}
 
 static void guest_op(enum op op, int i)
 {
@@ -43,28 +69,34 @@ static void guest_op(enum op op, int i)
 		_rdpmc(INTEL_RDPMC_FIXED);
 		break;
 	case WRITE_GLOBAL_CTRL:
-		wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, i % 2);
+		wrmsr(vpmu_msr_global_ctrl(), i % 2);
 		break;
 	case READ_GLOBAL_CTRL:
-		rdmsr(MSR_CORE_PERF_GLOBAL_CTRL);
+		rdmsr(vpmu_msr_global_ctrl());
 		break;
 	case READ_GLOBAL_STATUS:
-		rdmsr(MSR_CORE_PERF_GLOBAL_STATUS);
+		rdmsr(vpmu_msr_global_status());
 		break;
 	case WRITE_GLOBAL_OVF_CTRL:
-		wrmsr(MSR_CORE_PERF_GLOBAL_OVF_CTRL, 1);
+		wrmsr(vpmu_msr_status_clear(), 1);
+		break;
+	case WRITE_GLOBAL_STATUS:
+		wrmsr(vpmu_msr_global_status(), 1);
+		break;
+	case WRITE_GLOBAL_STATUS_SET:
+		wrmsr(MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_SET, 1);
 		break;
 	case WRITE_GP:
-		wrmsr(MSR_IA32_PERFCTR0, i);
+		wrmsr(vpmu_msr_counter(0), i);
 		break;
 	case READ_GP:
-		rdmsr(MSR_IA32_PERFCTR0);
+		rdmsr(vpmu_msr_counter(0));
 		break;
-	case WRITE_GP_FULL_WIDTH:
-		wrmsr(MSR_IA32_PMC0, i);
+	case WRITE_GP_ELSEWHERE:
+		wrmsr(counter_elsewhere(), i);
 		break;
-	case READ_GP_FULL_WIDTH:
-		rdmsr(MSR_IA32_PMC0);
+	case READ_GP_ELSEWHERE:
+		rdmsr(counter_elsewhere());
 		break;
 	case WRITE_FIXED:
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0, i);
@@ -73,7 +105,7 @@ static void guest_op(enum op op, int i)
 		rdmsr(MSR_CORE_PERF_FIXED_CTR0);
 		break;
 	case WRITE_SELECTOR:
-		wrmsr(MSR_P6_EVNTSEL0, i % 2 ? VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED) : 0);
+		wrmsr(vpmu_msr_selector(0), i % 2 ? VPMU_SEL_OS(vpmu_event_insns()) : 0);
 		break;
 	case WRITE_FIXED_CTR_CTRL:
 		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, i % 2 ? FIXED_PMC_KERNEL : 0);
@@ -87,7 +119,7 @@ static void guest_ops(enum op op)
 	int round, i;
 
 	guest_pmu_clear();
-	wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
+	wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()));
 	for (round = 0; round < 2; round++) {
 		GUEST_SYNC(round);
 		for (i = 0; i < NR_OPS; i++)
@@ -147,10 +179,12 @@ VARIANT(write_global_ctrl,	WRITE_GLOBAL_CTRL,	false, true);
 VARIANT(read_global_ctrl,	READ_GLOBAL_CTRL,	false, true);
 VARIANT(read_global_status,	READ_GLOBAL_STATUS,	false, true);
 VARIANT(write_global_ovf_ctrl,	WRITE_GLOBAL_OVF_CTRL,	false, true);
+VARIANT(write_global_status,	WRITE_GLOBAL_STATUS,	true, true);
+VARIANT(write_global_status_set, WRITE_GLOBAL_STATUS_SET, false, true);
 VARIANT(write_gp,		WRITE_GP,		false, false);
 VARIANT(read_gp,		READ_GP,		false, false);
-VARIANT(write_gp_full_width,	WRITE_GP_FULL_WIDTH,	false, false);
-VARIANT(read_gp_full_width,	READ_GP_FULL_WIDTH,	false, false);
+VARIANT(write_gp_elsewhere,	WRITE_GP_ELSEWHERE,	false, false);
+VARIANT(read_gp_elsewhere,	READ_GP_ELSEWHERE,	false, false);
 VARIANT(write_fixed,		WRITE_FIXED,		false, false);
 VARIANT(read_fixed,		READ_FIXED,		false, false);
 VARIANT(write_selector,		WRITE_SELECTOR,		true, true);
@@ -167,10 +201,17 @@ TEST(offers_all_counters)
 	TEST_ASSERT_EQ(max.nr_fixed, host.nr_fixed);
 }
 
+#define REQUIRE_OP()								\
+do {										\
+	if (!op_exists(variant->op))						\
+		SKIP(return, "no such register on this vendor's processors");	\
+} while (0)
+
 TEST_F(intercept, all_counters)
 {
 	struct vpmu_config config = vpmu_config_max();
 
+	REQUIRE_OP();
 	VPMU_REQUIRE_MEDIATED();
 	expect_exits(&config, variant->op, variant->exits_with_all);
 }
@@ -179,6 +220,7 @@ TEST_F(intercept, one_gp_fewer)
 {
 	struct vpmu_config config = vpmu_config_max();
 
+	REQUIRE_OP();
 	VPMU_REQUIRE_MEDIATED();
 	config.nr_gp--;
 	expect_exits(&config, variant->op, variant->exits_with_fewer);
@@ -188,6 +230,9 @@ TEST_F(intercept, one_fixed_fewer)
 {
 	struct vpmu_config config = vpmu_config_max();
 
+	REQUIRE_OP();
+	if (!config.nr_fixed)
+		SKIP(return, "there are no fixed counters");
 	VPMU_REQUIRE_MEDIATED();
 	config.nr_fixed--;
 	expect_exits(&config, variant->op, variant->exits_with_fewer);
@@ -198,6 +243,7 @@ TEST_F(intercept, emulated)
 {
 	struct vpmu_config config = vpmu_config_max();
 
+	REQUIRE_OP();
 	if (vpmu_is_mediated())
 		SKIP(return, "needs the emulated vPMU");
 	expect_exits(&config, variant->op, true);
@@ -238,6 +284,21 @@ TEST(cpuid_change)
 }
 
 /* User space has the last word on every MSR, by KVM_X86_SET_MSR_FILTER. */
+static uint32_t fixed_counter(void)
+{
+	return host_cpu_is_intel ? MSR_CORE_PERF_FIXED_CTR0 : 0;
+}
+
+static uint32_t first_selector(void)
+{
+	return vpmu_msr_selector(0);
+}
+
+static uint32_t first_counter(void)
+{
+	return vpmu_msr_counter(0);
+}
+
 static void guest_filtered(uint32_t msr)
 {
 	wrmsr(msr, 0);
@@ -271,32 +332,36 @@ FIXTURE_SETUP(user_filter) { }
 FIXTURE_TEARDOWN(user_filter) { }
 
 FIXTURE_VARIANT(user_filter) {
-	uint32_t msr;
+	uint32_t (*msr)(void);
 };
 
-FIXTURE_VARIANT_ADD(user_filter, global_ctrl) { .msr = MSR_CORE_PERF_GLOBAL_CTRL };
-FIXTURE_VARIANT_ADD(user_filter, gp) { .msr = MSR_IA32_PERFCTR0 };
-FIXTURE_VARIANT_ADD(user_filter, gp_full_width) { .msr = MSR_IA32_PMC0 };
-FIXTURE_VARIANT_ADD(user_filter, fixed) { .msr = MSR_CORE_PERF_FIXED_CTR0 };
-FIXTURE_VARIANT_ADD(user_filter, selector) { .msr = MSR_P6_EVNTSEL0 };
+FIXTURE_VARIANT_ADD(user_filter, global_ctrl) { .msr = vpmu_msr_global_ctrl };
+FIXTURE_VARIANT_ADD(user_filter, gp) { .msr = first_counter };
+FIXTURE_VARIANT_ADD(user_filter, gp_elsewhere) { .msr = counter_elsewhere };
+FIXTURE_VARIANT_ADD(user_filter, fixed) { .msr = fixed_counter };
+FIXTURE_VARIANT_ADD(user_filter, selector) { .msr = first_selector };
 
 TEST_F(user_filter, denies_writes)
 {
 	struct vpmu_config config = vpmu_config_max();
+	const uint32_t msr = variant->msr();
 	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm = vpmu_vm_create(&vcpu, guest_filtered, &config);
+	struct kvm_vm *vm;
 
-	vcpu_args_set(vcpu, 1, (uint64_t)variant->msr);
+	if (!msr)
+		SKIP(return, "no such register on this vendor's processors");
+	vm = vpmu_vm_create(&vcpu, guest_filtered, &config);
+	vcpu_args_set(vcpu, 1, (uint64_t)msr);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
-	deny_writes(vm, variant->msr, true);
+	deny_writes(vm, msr, true);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
-	deny_writes(vm, variant->msr, false);
+	deny_writes(vm, msr, false);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
 	kvm_vm_free(vm);
 }
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

@@ -48,15 +48,15 @@ static void guest_expect_all(const struct payload *p)
 
 	for (i = 0; i < guest_nr_gp(); i++)
 		GUEST_ASSERT_EQ(_rdpmc(i), i % 2 ? p->branches : p->insns);
-	GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), p->insns);
-	GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_GLOBAL_STATUS), 0);
+	guest_fixed0_expect(p->insns);
+	GUEST_ASSERT_EQ(rdmsr(vpmu_msr_global_status()), 0);
 }
 
 /* Round after round, for as long as the program wants. */
 static void guest_count(const struct payload *p)
 {
 	for (;;) {
-		p->run(MSR_CORE_PERF_GLOBAL_CTRL, guest_select_all(), 0);
+		p->run(vpmu_msr_global_ctrl(), guest_select_all(), 0);
 		guest_expect_all(p);
 		GUEST_SYNC(0);
 	}
@@ -69,17 +69,17 @@ static void guest_overflow_once(const struct payload *p)
 
 	guest_pmis = 0;
 	guest_pmu_clear();
-	wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED) |
+	wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()) |
 			       ARCH_PERFMON_EVENTSEL_INT);
-	wrmsr(MSR_IA32_PMC0, -n & guest_counter_mask());
+	wrmsr(vpmu_msr_full_counter(0), -n & guest_counter_mask());
 
 	/* Interrupts are off, so the handler's instructions are not counted. */
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(0), 0);
+	p->run(vpmu_msr_global_ctrl(), BIT_ULL(0), 0);
 	GUEST_ASSERT_EQ(_rdpmc(0), p->insns - n);
-	GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_GLOBAL_STATUS), BIT_ULL(0));
+	GUEST_ASSERT_EQ(rdmsr(vpmu_msr_global_status()), BIT_ULL(0));
 	sti_nop_cli();
 	GUEST_ASSERT_EQ(guest_pmis, 1);
-	wrmsr(MSR_CORE_PERF_GLOBAL_OVF_CTRL, BIT_ULL(0));
+	wrmsr(vpmu_msr_status_clear(), BIT_ULL(0));
 	x2apic_write_reg(APIC_LVTPC, PMI_VECTOR);
 	sti_nop_cli();
 	GUEST_ASSERT_EQ(guest_pmis, 1);
@@ -98,25 +98,26 @@ static void guest_overflow(const struct payload *p)
 /* All registers hold what only this guest wrote, @id, from one sync to the next. */
 static void guest_hold(uint64_t id)
 {
-	const uint64_t selector = VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED) |
+	const uint64_t selector = VPMU_SEL_OS(vpmu_event_insns()) |
 				  (id << 24);
 	unsigned int i;
 
 	guest_pmu_clear();
 	for (i = 0; i < guest_nr_gp(); i++) {
-		wrmsr(MSR_P6_EVNTSEL0 + i, id ? selector : 0);
-		wrmsr(MSR_IA32_PERFCTR0 + i, id * (i + 1));
+		wrmsr(vpmu_msr_selector(i), id ? selector : 0);
+		wrmsr(vpmu_msr_counter(i), id * (i + 1));
 	}
-	wrmsr(MSR_CORE_PERF_FIXED_CTR0, id * 100);
+	if (guest_nr_fixed())
+		wrmsr(MSR_CORE_PERF_FIXED_CTR0, id * 100);
 	for (;;) {
 		GUEST_SYNC(0);
 		for (i = 0; i < guest_nr_gp(); i++) {
 			GUEST_ASSERT_EQ(_rdpmc(i), id * (i + 1));
-			GUEST_ASSERT_EQ(rdmsr(MSR_P6_EVNTSEL0 + i), id ? selector : 0);
+			GUEST_ASSERT_EQ(rdmsr(vpmu_msr_selector(i)), id ? selector : 0);
 		}
-		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), id * 100);
-		GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_GLOBAL_CTRL), 0);
-		GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_GLOBAL_STATUS), 0);
+		guest_fixed0_expect(id * 100);
+		GUEST_ASSERT_EQ(rdmsr(vpmu_msr_global_ctrl()), 0);
+		GUEST_ASSERT_EQ(rdmsr(vpmu_msr_global_status()), 0);
 	}
 }
 
@@ -265,6 +266,6 @@ TEST_F(migration, guests_in_turn)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

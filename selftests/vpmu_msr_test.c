@@ -6,7 +6,8 @@
  * SDM Vol. 3B, 21.2 "Architectural Performance Monitoring": version 1 has
  * general-purpose counters and their selectors, version 2 adds fixed counters
  * and the global registers; what CPUID leaf 0AH does not tell of does not
- * exist, and reserved bits fault.
+ * exist, and reserved bits fault. AMD's registers have other rules, which are
+ * vpmu_amd_test's; saving and restoring them is the same.
  */
 #include "apic.h"
 #include "vpmu.h"
@@ -94,15 +95,16 @@ static void guest_reset_values(void)
 	unsigned int i;
 
 	for (i = 0; i < guest_nr_gp(); i++) {
-		GUEST_EXPECT_RDMSR(MSR_IA32_PERFCTR0 + i, 0);
-		GUEST_EXPECT_RDMSR(MSR_P6_EVNTSEL0 + i, 0);
+		GUEST_EXPECT_RDMSR(vpmu_msr_counter(i), 0);
+		GUEST_EXPECT_RDMSR(vpmu_msr_selector(i), 0);
 	}
 	for (i = 0; i < guest_nr_fixed(); i++)
 		GUEST_EXPECT_RDMSR(MSR_CORE_PERF_FIXED_CTR0 + i, 0);
-	GUEST_EXPECT_RDMSR(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
-	GUEST_EXPECT_RDMSR(MSR_CORE_PERF_GLOBAL_STATUS, 0);
+	if (guest_nr_fixed())
+		GUEST_EXPECT_RDMSR(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
+	GUEST_EXPECT_RDMSR(vpmu_msr_global_status(), 0);
 	/* SDM Vol. 3A, table 11-1: all general-purpose counters enabled. */
-	GUEST_EXPECT_RDMSR(MSR_CORE_PERF_GLOBAL_CTRL, guest_gp_mask());
+	GUEST_EXPECT_RDMSR(vpmu_msr_global_ctrl(), guest_gp_mask());
 	GUEST_DONE();
 }
 
@@ -316,11 +318,17 @@ FIXTURE_SETUP(msr)
 	self->config = vpmu_config_max();
 	if (variant->fewer) {
 		self->config.nr_gp = 3;
-		self->config.nr_fixed = 2;
+		self->config.nr_fixed = host_cpu_is_intel ? 2 : 0;
 	}
 }
 
 FIXTURE_TEARDOWN(msr) { }
+
+#define REQUIRE_INTEL()								\
+do {										\
+	if (!host_cpu_is_intel)							\
+		SKIP(return, "Intel's rules; vpmu_amd_test has AMD's");		\
+} while (0)
 
 TEST_F(msr, reset_values)
 {
@@ -329,48 +337,57 @@ TEST_F(msr, reset_values)
 
 TEST_F(msr, selectors)
 {
+	REQUIRE_INTEL();
 	test_guest(guest_selectors, &self->config);
 }
 
 TEST_F(msr, fixed_ctr_ctrl)
 {
+	REQUIRE_INTEL();
 	test_guest(guest_fixed_ctrl, &self->config);
 }
 
 TEST_F(msr, global)
 {
+	REQUIRE_INTEL();
 	test_guest(guest_global, &self->config);
 }
 
 TEST_F(msr, global_reserved)
 {
+	REQUIRE_INTEL();
 	test_guest(guest_global_reserved, &self->config);
 }
 
 TEST_F(msr, counters)
 {
+	REQUIRE_INTEL();
 	test_guest(guest_counters, &self->config);
 }
 
 TEST_F(msr, absent)
 {
+	REQUIRE_INTEL();
 	test_guest(guest_absent, &self->config);
 }
 
 TEST_F(msr, absent_in_version_5)
 {
+	REQUIRE_INTEL();
 	self->config.version = 5;
 	test_guest(guest_absent, &self->config);
 }
 
 TEST_F(msr, version_1)
 {
+	REQUIRE_INTEL();
 	self->config.version = 1;
 	test_guest(guest_version1, &self->config);
 }
 
 TEST_F(msr, version_0)
 {
+	REQUIRE_INTEL();
 	self->config.version = 0;
 	test_guest(guest_version0, &self->config);
 }
@@ -378,8 +395,10 @@ TEST_F(msr, version_0)
 TEST_F(msr, no_full_width)
 {
 	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm = vpmu_vm_create(&vcpu, guest_no_full_width, &self->config);
+	struct kvm_vm *vm;
 
+	REQUIRE_INTEL();
+	vm = vpmu_vm_create(&vcpu, guest_no_full_width, &self->config);
 	vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES, 0);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
 	kvm_vm_free(vm);
@@ -391,9 +410,11 @@ TEST_F(msr, host_reserved)
 	const uint64_t counters = (BIT_ULL(self->config.nr_gp) - 1) |
 				  (BIT_ULL(self->config.nr_fixed) - 1) << 32;
 	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm = vpmu_vm_create(&vcpu, guest_reset_values, &self->config);
+	struct kvm_vm *vm;
 	int bit;
 
+	REQUIRE_INTEL();
+	vm = vpmu_vm_create(&vcpu, guest_reset_values, &self->config);
 	for (bit = 0; bit < 64; bit++) {
 		TEST_ASSERT((_vcpu_set_msr(vcpu, MSR_CORE_PERF_GLOBAL_CTRL, BIT_ULL(bit)) == 1) ==
 			    !!(counters & BIT_ULL(bit)), "GLOBAL_CTRL bit %d", bit);
@@ -431,14 +452,15 @@ static void list_msrs(struct pmu_state *state, const struct vpmu_config *config)
 
 	memset(state, 0, sizeof(*state));
 	for (i = 0; i < config->nr_gp; i++) {
-		add_msr(state, MSR_IA32_PERFCTR0 + i);
-		add_msr(state, MSR_P6_EVNTSEL0 + i);
+		add_msr(state, vpmu_msr_counter(i));
+		add_msr(state, vpmu_msr_selector(i));
 	}
 	for (i = 0; i < config->nr_fixed; i++)
 		add_msr(state, MSR_CORE_PERF_FIXED_CTR0 + i);
-	add_msr(state, MSR_CORE_PERF_FIXED_CTR_CTRL);
-	add_msr(state, MSR_CORE_PERF_GLOBAL_STATUS);
-	add_msr(state, MSR_CORE_PERF_GLOBAL_CTRL);
+	if (config->nr_fixed)
+		add_msr(state, MSR_CORE_PERF_FIXED_CTR_CTRL);
+	add_msr(state, vpmu_msr_global_status());
+	add_msr(state, vpmu_msr_global_ctrl());
 }
 
 static void save(struct kvm_vcpu *vcpu, struct pmu_state *state,
@@ -489,48 +511,53 @@ static uint64_t guest_gp_value(unsigned int i)
 
 static uint64_t guest_selector_value(unsigned int i)
 {
+	/* AMD has no such bit. */
+	const uint64_t pin_control = host_cpu_is_amd ? ARCH_PERFMON_EVENTSEL_PIN_CONTROL : 0;
+
 	/* Of all sorts, disabled, so that nothing counts between the looks. */
 	return (BIT_ULL(16 + i) | (i << 24) | RAW_EVENT((0xc0 + i), i)) &
-	       SELECTOR_WRITABLE & ~ARCH_PERFMON_EVENTSEL_ENABLE;
+	       SELECTOR_WRITABLE & ~ARCH_PERFMON_EVENTSEL_ENABLE & ~pin_control;
 }
 
 /* Every register has a value of its own; saved and restored, each still has. */
 static void guest_identity(void)
 {
-	const uint64_t ovf_gp = BIT_ULL(1), ovf_fixed = FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
+	const uint64_t ovf_gp = BIT_ULL(1), ovf_fixed = guest_fixed0_mask();
 	uint64_t global_ctrl = guest_gp_mask() & ~BIT_ULL(0);
 	unsigned int i;
 
 	guest_pmu_clear();
 
 	/* Two overflows, for GLOBAL_STATUS. */
-	wrmsr(MSR_P6_EVNTSEL0 + 1, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
-	wrmsr(MSR_IA32_PMC0 + 1, guest_counter_mask());
-	wrmsr(MSR_CORE_PERF_FIXED_CTR0, guest_counter_mask());
-	payload_nop.run(MSR_CORE_PERF_GLOBAL_CTRL, ovf_gp | ovf_fixed, 0);
+	wrmsr(vpmu_msr_selector(1), VPMU_SEL_OS(vpmu_event_insns()));
+	guest_fixed0_select(FIXED_PMC_KERNEL);
+	wrmsr(vpmu_msr_full_counter(1), guest_counter_mask());
+	if (guest_nr_fixed())
+		wrmsr(MSR_CORE_PERF_FIXED_CTR0, guest_counter_mask());
+	payload_nop.run(vpmu_msr_global_ctrl(), ovf_gp | ovf_fixed, 0);
 
 	for (i = 0; i < guest_nr_gp(); i++) {
-		wrmsr(MSR_P6_EVNTSEL0 + i, guest_selector_value(i));
-		wrmsr(MSR_IA32_PMC0 + i, guest_gp_value(i));
+		wrmsr(vpmu_msr_selector(i), guest_selector_value(i));
+		wrmsr(vpmu_msr_full_counter(i), guest_gp_value(i));
 	}
 	for (i = 0; i < guest_nr_fixed(); i++)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, guest_gp_value(i) + 1);
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_USER | FIXED_PMC_ENABLE_PMI);
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, global_ctrl);
+	guest_fixed0_select(FIXED_PMC_USER | FIXED_PMC_ENABLE_PMI);
+	wrmsr(vpmu_msr_global_ctrl(), global_ctrl);
 
 	for (;;) {
 		GUEST_SYNC(0);
 		for (i = 0; i < guest_nr_gp(); i++) {
-			GUEST_EXPECT_RDMSR(MSR_P6_EVNTSEL0 + i, guest_selector_value(i));
+			GUEST_EXPECT_RDMSR(vpmu_msr_selector(i), guest_selector_value(i));
 			GUEST_ASSERT_EQ(_rdpmc(i), guest_gp_value(i));
 		}
 		for (i = 0; i < guest_nr_fixed(); i++)
 			GUEST_EXPECT_RDMSR(MSR_CORE_PERF_FIXED_CTR0 + i, guest_gp_value(i) + 1);
-		GUEST_EXPECT_RDMSR(MSR_CORE_PERF_FIXED_CTR_CTRL,
-				   FIXED_PMC_USER | FIXED_PMC_ENABLE_PMI);
-		GUEST_EXPECT_RDMSR(MSR_CORE_PERF_GLOBAL_CTRL, global_ctrl);
-		GUEST_EXPECT_RDMSR(MSR_CORE_PERF_GLOBAL_STATUS, ovf_gp | ovf_fixed);
+		if (guest_nr_fixed())
+			GUEST_EXPECT_RDMSR(MSR_CORE_PERF_FIXED_CTR_CTRL,
+					   FIXED_PMC_USER | FIXED_PMC_ENABLE_PMI);
+		GUEST_EXPECT_RDMSR(vpmu_msr_global_ctrl(), global_ctrl);
+		GUEST_EXPECT_RDMSR(vpmu_msr_global_status(), ovf_gp | ovf_fixed);
 	}
 }
 
@@ -554,11 +581,11 @@ static void guest_counting(void)
 	uint64_t on = guest_select_all();
 	unsigned int i;
 
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, on, 0);
+	p->run(vpmu_msr_global_ctrl(), on, 0);
 	for (i = 0; i < guest_nr_gp(); i++)
 		__GUEST_ASSERT(_rdpmc(i) == (i % 2 ? p->branches : p->insns),
 			       "PMC %u: %lu after save and restore", i, (uint64_t)_rdpmc(i));
-	GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), p->insns);
+	guest_fixed0_expect(p->insns);
 	GUEST_DONE();
 }
 
@@ -592,6 +619,6 @@ TEST_F(msr, index_list)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

@@ -137,7 +137,7 @@ TEST_F(bad_param, is_refused)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	__TEST_REQUIRE(vpmu_is_mediated(), "needs " VPMU_MODULE_NAME);
 	__TEST_REQUIRE(vpmu_module_path(), "needs the file of " VPMU_MODULE_NAME);
 	atexit(leave_loaded);

@@ -107,9 +107,9 @@ static void guest_pmi_handler(struct ex_regs *regs)
 	uint64_t status, bits;
 	unsigned int bit;
 
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, 0);
+	wrmsr(vpmu_msr_global_ctrl(), 0);
 	seen.pmis++;
-	status = rdmsr(MSR_CORE_PERF_GLOBAL_STATUS);
+	status = rdmsr(vpmu_msr_global_status());
 	if (!status || status & ~seen.armed)
 		seen.strange++;
 	for (bits = status & seen.armed; bits; bits &= bits - 1) {
@@ -118,10 +118,10 @@ static void guest_pmi_handler(struct ex_regs *regs)
 			seen.late++;
 	}
 	seen.armed &= ~status;
-	wrmsr(MSR_CORE_PERF_GLOBAL_OVF_CTRL, status);
+	wrmsr(vpmu_msr_status_clear(), status);
 	guest_write_lvtpc();
 	guest_eoi();
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, seen.armed);
+	wrmsr(vpmu_msr_global_ctrl(), seen.armed);
 }
 
 static uint32_t guest_random(void)
@@ -141,14 +141,14 @@ static void guest_arm(unsigned int i, uint64_t after)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0, value);
 		seen.armed |= FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
 	} else {
-		wrmsr(MSR_IA32_PMC0 + i, value);
+		wrmsr(vpmu_msr_full_counter(i), value);
 		seen.armed |= BIT_ULL(i);
 	}
 }
 
 static void guest_round(const struct payload *p)
 {
-	const unsigned int nr_counters = guest_nr_gp() + 1;
+	const unsigned int nr_counters = guest_nr_gp() + !!guest_nr_fixed();
 	const unsigned int nr = 1 + guest_random() % MAX_ARMED;
 	unsigned int i, first = guest_random();
 
@@ -159,7 +159,7 @@ static void guest_round(const struct payload *p)
 			  (i + 1) * PERIOD + guest_random() % (PERIOD / 3));
 
 	sti_nop();
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, seen.armed, 0);
+	p->run(vpmu_msr_global_ctrl(), seen.armed, 0);
 	cli();
 
 	__GUEST_ASSERT(!seen.armed, "%lx did not interrupt", seen.armed);
@@ -179,9 +179,9 @@ static void guest_stress(void)
 		x2apic_enable();
 	guest_pmu_clear();
 	for (i = 0; i < guest_nr_gp(); i++)
-		wrmsr(MSR_P6_EVNTSEL0 + i, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED) |
+		wrmsr(vpmu_msr_selector(i), VPMU_SEL_OS(vpmu_event_insns()) |
 					   ARCH_PERFMON_EVENTSEL_INT);
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL | FIXED_PMC_ENABLE_PMI);
+	guest_fixed0_select(FIXED_PMC_KERNEL | FIXED_PMC_ENABLE_PMI);
 	guest_write_lvtpc();
 	for (;;) {
 		for (i = 0; i < ROUNDS_PER_SYNC; i++)
@@ -326,7 +326,7 @@ TEST(apicv_saves_exits)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	__TEST_REQUIRE(vpmu_is_mediated(), "needs " VPMU_MODULE_NAME);
 	return test_harness_run(argc, argv);
 }

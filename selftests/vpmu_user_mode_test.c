@@ -151,22 +151,22 @@ struct counts {
 
 static struct counts guest_counts(const struct user_code *code, uint64_t rounds)
 {
-	const uint64_t insns = INTEL_ARCH_INSTRUCTIONS_RETIRED;
+	const uint64_t insns = vpmu_event_insns();
 
 	guest_pmu_clear();
-	wrmsr(MSR_P6_EVNTSEL0 + 0, VPMU_SEL_USR(insns));
-	wrmsr(MSR_P6_EVNTSEL0 + 1, VPMU_SEL_OS(insns));
-	wrmsr(MSR_P6_EVNTSEL0 + 2, VPMU_SEL_OS(insns) | VPMU_SEL_USR(insns));
-	wrmsr(MSR_P6_EVNTSEL0 + 3, VPMU_SEL_USR(INTEL_ARCH_BRANCHES_RETIRED));
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_USER);
-	code->run(MSR_CORE_PERF_GLOBAL_CTRL, 0xf | FIXED_PMC_GLOBAL_CTRL_ENABLE(0), rounds);
+	wrmsr(vpmu_msr_selector(0), VPMU_SEL_USR(insns));
+	wrmsr(vpmu_msr_selector(1), VPMU_SEL_OS(insns));
+	wrmsr(vpmu_msr_selector(2), VPMU_SEL_OS(insns) | VPMU_SEL_USR(insns));
+	wrmsr(vpmu_msr_selector(3), VPMU_SEL_USR(vpmu_event_branches()));
+	guest_fixed0_select(FIXED_PMC_USER);
+	code->run(vpmu_msr_global_ctrl(), 0xf | guest_fixed0_mask(), rounds);
 
 	return (struct counts) {
 		.user_insns = _rdpmc(0),
 		.kernel_insns = _rdpmc(1),
 		.all_insns = _rdpmc(2),
 		.user_branches = _rdpmc(3),
-		.fixed_user = _rdpmc(INTEL_RDPMC_FIXED),
+		.fixed_user = guest_nr_fixed() ? _rdpmc(INTEL_RDPMC_FIXED) : 0,
 	};
 }
 
@@ -185,7 +185,8 @@ static void guest_modes(const struct user_code *code)
 
 	GUEST_ASSERT_EQ(b.user_insns - a.user_insns, rounds * code->insns);
 	GUEST_ASSERT_EQ(b.user_branches - a.user_branches, rounds * code->branches);
-	GUEST_ASSERT_EQ(b.fixed_user - a.fixed_user, rounds * code->insns);
+	if (guest_nr_fixed())
+		GUEST_ASSERT_EQ(b.fixed_user - a.fixed_user, rounds * code->insns);
 	GUEST_ASSERT_EQ(b.kernel_insns, a.kernel_insns);
 	GUEST_ASSERT_EQ(a.user_insns + a.kernel_insns, a.all_insns);
 	GUEST_ASSERT_EQ(b.user_insns + b.kernel_insns, b.all_insns);
@@ -199,11 +200,11 @@ static void guest_rdpmc(void)
 {
 	guest_pmu_clear();
 	set_cr4(get_cr4() & ~CR4_PCE);
-	GUEST_ASSERT_EQ(user_rdpmc.run(MSR_CORE_PERF_GLOBAL_CTRL, 0, 5), 5);
+	GUEST_ASSERT_EQ(user_rdpmc.run(vpmu_msr_global_ctrl(), 0, 5), 5);
 	set_cr4(get_cr4() | CR4_PCE);
-	GUEST_ASSERT_EQ(user_rdpmc.run(MSR_CORE_PERF_GLOBAL_CTRL, 0, 5), 0);
+	GUEST_ASSERT_EQ(user_rdpmc.run(vpmu_msr_global_ctrl(), 0, 5), 0);
 	set_cr4(get_cr4() & ~CR4_PCE);
-	GUEST_ASSERT_EQ(user_rdpmc.run(MSR_CORE_PERF_GLOBAL_CTRL, 0, 5), 5);
+	GUEST_ASSERT_EQ(user_rdpmc.run(vpmu_msr_global_ctrl(), 0, 5), 5);
 	GUEST_DONE();
 }
 
@@ -241,7 +242,9 @@ static struct kvm_vm *create(struct kvm_vcpu **vcpu, void *guest_code, void *bac
 	struct vpmu_config config = vpmu_config_max();
 	struct kvm_vm *vm;
 
-	if (fewer)
+	if (fewer && host_cpu_is_amd)
+		config.nr_gp = 4;
+	else if (fewer)
 		config.nr_fixed = 1;
 	vm = vpmu_vm_create(vcpu, guest_code, &config);
 	set_up_user_mode(vm, back);
@@ -296,6 +299,6 @@ TEST_F(user_mode, rdpmc)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

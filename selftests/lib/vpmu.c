@@ -15,8 +15,17 @@
 
 #include "vpmu.h"
 
+static struct vpmu_config vpmu_amd_config(bool v2, uint32_t nr_core)
+{
+	return (struct vpmu_config) { .version = v2 ? 2 : 1, .nr_gp = v2 ? nr_core : 4 };
+}
+
 struct vpmu_config vpmu_config_max(void)
 {
+	if (host_cpu_is_amd)
+		return vpmu_amd_config(kvm_cpu_has(X86_FEATURE_PERFMON_V2),
+				       kvm_cpu_property(X86_PROPERTY_NR_PERFCTR_CORE));
+
 	return (struct vpmu_config) {
 		.version = kvm_cpu_property(X86_PROPERTY_PMU_VERSION),
 		.nr_gp = kvm_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS),
@@ -26,6 +35,10 @@ struct vpmu_config vpmu_config_max(void)
 
 struct vpmu_config vpmu_config_host(void)
 {
+	if (host_cpu_is_amd)
+		return vpmu_amd_config(this_cpu_has(X86_FEATURE_PERFMON_V2),
+				       this_cpu_property(X86_PROPERTY_NR_PERFCTR_CORE));
+
 	return (struct vpmu_config) {
 		.version = this_cpu_property(X86_PROPERTY_PMU_VERSION),
 		.nr_gp = this_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS),
@@ -38,6 +51,20 @@ void vpmu_require_intel(void)
 	TEST_REQUIRE(host_cpu_is_intel);
 	TEST_REQUIRE(kvm_is_pmu_enabled());
 	TEST_REQUIRE(vpmu_config_max().version >= 2);
+}
+
+void vpmu_require_exact(void)
+{
+	vpmu_require_vendor();
+	TEST_REQUIRE(kvm_is_pmu_enabled());
+	TEST_REQUIRE(vpmu_config_max().version >= 2);
+	if (host_cpu_is_amd)
+		__TEST_REQUIRE(vpmu_is_mediated(), "needs " VPMU_MODULE_NAME);
+}
+
+void vpmu_require_vendor(void)
+{
+	TEST_REQUIRE(host_cpu_is_intel || host_cpu_is_amd);
 }
 
 bool vpmu_module_is_loaded(void)
@@ -58,8 +85,23 @@ bool vpmu_is_mediated(void)
 	return value == 'Y';
 }
 
+static void vpmu_set_amd_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
+{
+	const bool v2 = config->version >= 2;
+
+	TEST_ASSERT(config->version, "On AMD KVM_PMU_CAP_DISABLE takes the PMU away");
+	vcpu_set_or_clear_cpuid_feature(vcpu, X86_FEATURE_PERFMON_V2, v2);
+	vcpu_set_or_clear_cpuid_feature(vcpu, X86_FEATURE_PERFCTR_CORE, v2 || config->nr_gp > 4);
+	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_NR_PERFCTR_CORE, v2 ? config->nr_gp : 0);
+}
+
 void vpmu_set_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
 {
+	if (host_cpu_is_amd) {
+		vpmu_set_amd_config(vcpu, config);
+		return;
+	}
+
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_GP_COUNTERS, config->nr_gp);
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_NR_FIXED_COUNTERS, config->nr_fixed);
 	vcpu_set_cpuid_property(vcpu, X86_PROPERTY_PMU_FIXED_COUNTERS_BITMASK, 0);
@@ -264,19 +306,37 @@ int vpmu_module_unload(void)
 	return syscall(SYS_delete_module, VPMU_MODULE_NAME, O_NONBLOCK) ? -errno : 0;
 }
 
+uint64_t guest_fixed0_mask(void)
+{
+	return guest_nr_fixed() ? FIXED_PMC_GLOBAL_CTRL_ENABLE(0) : 0;
+}
+
+void guest_fixed0_select(uint64_t ctrl)
+{
+	if (guest_nr_fixed())
+		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, ctrl);
+}
+
+void guest_fixed0_expect(uint64_t count)
+{
+	if (guest_nr_fixed())
+		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), count);
+}
+
 void guest_pmu_clear(void)
 {
 	unsigned int i;
 
-	wrmsr(MSR_CORE_PERF_GLOBAL_CTRL, 0);
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
+	wrmsr(vpmu_msr_global_ctrl(), 0);
+	if (!host_cpu_is_amd)
+		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
 	for (i = 0; i < guest_nr_gp(); i++) {
-		wrmsr(MSR_P6_EVNTSEL0 + i, 0);
-		wrmsr(MSR_IA32_PERFCTR0 + i, 0);
+		wrmsr(vpmu_msr_selector(i), 0);
+		wrmsr(vpmu_msr_counter(i), 0);
 	}
 	for (i = 0; i < guest_nr_fixed(); i++)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, 0);
-	wrmsr(MSR_CORE_PERF_GLOBAL_OVF_CTRL, guest_gp_mask() | guest_fixed_mask());
+	wrmsr(vpmu_msr_status_clear(), guest_gp_mask() | guest_fixed_mask());
 }
 
 uint64_t guest_select_all(void)
@@ -285,9 +345,8 @@ uint64_t guest_select_all(void)
 
 	guest_pmu_clear();
 	for (i = 0; i < guest_nr_gp(); i++)
-		wrmsr(MSR_P6_EVNTSEL0 + i,
-		      VPMU_SEL_OS(i % 2 ? INTEL_ARCH_BRANCHES_RETIRED :
-					  INTEL_ARCH_INSTRUCTIONS_RETIRED));
-	wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_PMC_KERNEL);
-	return guest_gp_mask() | FIXED_PMC_GLOBAL_CTRL_ENABLE(0);
+		wrmsr(vpmu_msr_selector(i),
+		      VPMU_SEL_OS(i % 2 ? vpmu_event_branches() : vpmu_event_insns()));
+	guest_fixed0_select(FIXED_PMC_KERNEL);
+	return guest_gp_mask() | guest_fixed0_mask();
 }

@@ -39,10 +39,57 @@
 #define VPMU_USER_PORT		0x80
 #define VPMU_USER_GPA		0xd0000000ull
 
+/*
+ * Where the vendors' registers are, and which events retired instructions and
+ * branches are: for test program and guest, in which all of this exists if its
+ * PMU has version 2.
+ */
+static inline uint32_t vpmu_msr_selector(unsigned int i)
+{
+	return host_cpu_is_amd ? MSR_F15H_PERF_CTL0 + 2 * i : MSR_P6_EVNTSEL0 + i;
+}
+
+/* On Intel a write of this one is of 32 bits, sign-extended. */
+static inline uint32_t vpmu_msr_counter(unsigned int i)
+{
+	return host_cpu_is_amd ? MSR_F15H_PERF_CTR0 + 2 * i : MSR_IA32_PERFCTR0 + i;
+}
+
+static inline uint32_t vpmu_msr_full_counter(unsigned int i)
+{
+	return host_cpu_is_amd ? vpmu_msr_counter(i) : MSR_IA32_PMC0 + i;
+}
+
+static inline uint32_t vpmu_msr_global_ctrl(void)
+{
+	return host_cpu_is_amd ? MSR_AMD64_PERF_CNTR_GLOBAL_CTL : MSR_CORE_PERF_GLOBAL_CTRL;
+}
+
+static inline uint32_t vpmu_msr_global_status(void)
+{
+	return host_cpu_is_amd ? MSR_AMD64_PERF_CNTR_GLOBAL_STATUS : MSR_CORE_PERF_GLOBAL_STATUS;
+}
+
+static inline uint32_t vpmu_msr_status_clear(void)
+{
+	return host_cpu_is_amd ? MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR :
+				 MSR_CORE_PERF_GLOBAL_OVF_CTRL;
+}
+
+static inline uint64_t vpmu_event_insns(void)
+{
+	return host_cpu_is_amd ? AMD_ZEN_INSTRUCTIONS_RETIRED : INTEL_ARCH_INSTRUCTIONS_RETIRED;
+}
+
+static inline uint64_t vpmu_event_branches(void)
+{
+	return host_cpu_is_amd ? AMD_ZEN_BRANCHES_RETIRED : INTEL_ARCH_BRANCHES_RETIRED;
+}
+
 /**
- * struct vpmu_config - the PMU that a guest gets, by CPUID leaf 0AH
- * @version: architectural version, 0 for no PMU
- * @nr_gp: general-purpose counters
+ * struct vpmu_config - the PMU that a guest gets, by CPUID leaf 0AH or 8000_0022H
+ * @version: architectural version, 0 for no PMU (Intel only)
+ * @nr_gp: general-purpose counters; on AMD, 6 or 4 in version 1
  * @nr_fixed: fixed counters
  * @gp_width: bits of a general-purpose counter, 0 for as many as KVM offers
  * @fixed_width: bits of a fixed counter, 0 for as many as KVM offers
@@ -63,8 +110,16 @@ struct vpmu_config vpmu_config_max(void);
 /* The PMU of the processor. */
 struct vpmu_config vpmu_config_host(void);
 
-/* Ends the program with a skip unless KVM offers a version 2 PMU on Intel. */
+/*
+ * Ends the program with a skip unless KVM offers a version 2 PMU: on Intel, or
+ * on any processor. On AMD it takes the module, too: to KVM's own vPMU each
+ * VMRUN is an instruction of the guest.
+ */
 void vpmu_require_intel(void);
+void vpmu_require_exact(void);
+
+/* The same without asking KVM, for who is about to change its answer. */
+void vpmu_require_vendor(void);
 
 /* Is the module loaded; and does it mediate, or was it told not to? */
 bool vpmu_module_is_loaded(void);
@@ -141,14 +196,26 @@ void guest_pmu_clear(void);
  */
 uint64_t guest_select_all(void);
 
+/*
+ * Guest: fixed counter 0, which counts instructions, where there are fixed
+ * counters; else nothing. The first is its bit in the global registers.
+ */
+uint64_t guest_fixed0_mask(void);
+void guest_fixed0_select(uint64_t ctrl);
+void guest_fixed0_expect(uint64_t count);
+
 /* Guest: what CPUID says. */
 static inline uint32_t guest_nr_gp(void)
 {
+	if (host_cpu_is_amd)
+		return this_cpu_property(X86_PROPERTY_NR_PERFCTR_CORE);
 	return this_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS);
 }
 
 static inline uint32_t guest_nr_fixed(void)
 {
+	if (host_cpu_is_amd)
+		return 0;
 	return this_cpu_property(X86_PROPERTY_PMU_NR_FIXED_COUNTERS);
 }
 
@@ -162,9 +229,11 @@ static inline uint64_t guest_fixed_mask(void)
 	return (BIT_ULL(guest_nr_fixed()) - 1) << 32;
 }
 
-/* Guest: all counters of a kind are one width. */
+/* Guest: all counters of a kind are one width, which AMD has no CPUID field for. */
 static inline uint64_t guest_counter_mask(void)
 {
+	if (host_cpu_is_amd)
+		return BIT_ULL(48) - 1;
 	return BIT_ULL(this_cpu_property(X86_PROPERTY_PMU_GP_COUNTERS_BIT_WIDTH)) - 1;
 }
 

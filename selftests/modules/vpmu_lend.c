@@ -32,9 +32,68 @@
 /* Nobody keeps interrupts off for longer. */
 #define LEND_MAX_NSECS		(500 * NSEC_PER_MSEC)
 
-#define FIXED_CTR0_PMI_KERNEL	0x9
-#define FIXED_CTR0		BIT_ULL(32)
 #define WIDTH_MASK		GENMASK_ULL(47, 0)
+
+#define PMI_KERNEL		(ARCH_PERFMON_EVENTSEL_ENABLE | ARCH_PERFMON_EVENTSEL_OS | \
+				 ARCH_PERFMON_EVENTSEL_INT)
+#define INSTRUCTIONS		0xc0
+
+/**
+ * struct vendor_pmu - where a vendor's PMU has what
+ * @global_ctrl: enables of all counters
+ * @global_status: overflows
+ * @status_clear: clears bits of that
+ * @fixed_ctrl: enables of fixed counters, 0 if there are none
+ * @sel0: the first event selector
+ * @sel_stride: from there to the next
+ * @nr_sels: how many
+ * @counter: a counter of instructions, to be had overflow
+ * @counter_ctrl: its selector
+ * @counter_on: what has it count, and interrupt
+ * @counter_bit: its bit in the global registers
+ */
+struct vendor_pmu {
+	u32 global_ctrl;
+	u32 global_status;
+	u32 status_clear;
+	u32 fixed_ctrl;
+	u32 sel0;
+	u32 sel_stride;
+	u32 nr_sels;
+	u32 counter;
+	u32 counter_ctrl;
+	u64 counter_on;
+	u64 counter_bit;
+};
+
+static const struct vendor_pmu intel = {
+	.global_ctrl = MSR_CORE_PERF_GLOBAL_CTRL,
+	.global_status = MSR_CORE_PERF_GLOBAL_STATUS,
+	.status_clear = MSR_CORE_PERF_GLOBAL_OVF_CTRL,
+	.fixed_ctrl = MSR_CORE_PERF_FIXED_CTR_CTRL,
+	.sel0 = MSR_ARCH_PERFMON_EVENTSEL0,
+	.sel_stride = 1,
+	.nr_sels = LEND_NR_SELS,
+	.counter = MSR_CORE_PERF_FIXED_CTR0,
+	.counter_ctrl = MSR_CORE_PERF_FIXED_CTR_CTRL,
+	.counter_on = INTEL_FIXED_0_KERNEL | INTEL_FIXED_0_ENABLE_PMI,
+	.counter_bit = BIT_ULL(32),
+};
+
+static const struct vendor_pmu amd = {
+	.global_ctrl = MSR_AMD64_PERF_CNTR_GLOBAL_CTL,
+	.global_status = MSR_AMD64_PERF_CNTR_GLOBAL_STATUS,
+	.status_clear = MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR,
+	.sel0 = MSR_F15H_PERF_CTL0,
+	.sel_stride = 2,
+	.nr_sels = AMD64_NUM_COUNTERS_CORE,
+	.counter = MSR_F15H_PERF_CTR0,
+	.counter_ctrl = MSR_F15H_PERF_CTL0,
+	.counter_on = PMI_KERNEL | INSTRUCTIONS,
+	.counter_bit = BIT_ULL(0),
+};
+
+static const struct vendor_pmu *vendor = &intel;
 
 /* perf exports its functions to hypervisors only; a probe can find them. */
 static int (*create_mediated_pmu)(void);
@@ -135,11 +194,13 @@ static void read_regs(struct lend_regs *regs)
 {
 	int i;
 
-	regs->global_ctrl = read_msr(MSR_CORE_PERF_GLOBAL_CTRL);
-	regs->global_status = read_msr(MSR_CORE_PERF_GLOBAL_STATUS);
-	regs->fixed_ctrl = read_msr(MSR_CORE_PERF_FIXED_CTR_CTRL);
-	for (i = 0; i < LEND_NR_SELS; i++)
-		regs->sels[i] = read_msr(MSR_ARCH_PERFMON_EVENTSEL0 + i);
+	memset(regs, 0, sizeof(*regs));
+	regs->global_ctrl = read_msr(vendor->global_ctrl);
+	regs->global_status = read_msr(vendor->global_status);
+	if (vendor->fixed_ctrl)
+		regs->fixed_ctrl = read_msr(vendor->fixed_ctrl);
+	for (i = 0; i < vendor->nr_sels; i++)
+		regs->sels[i] = read_msr(vendor->sel0 + i * vendor->sel_stride);
 	regs->lvtpc = read_apic(APIC_LVTPC) & ~APIC_SEND_PENDING;
 }
 
@@ -177,19 +238,19 @@ static void guest_nmi(void)
  */
 static void guest_overflow(bool nmi)
 {
-	wrmsrq(MSR_CORE_PERF_FIXED_CTR0, -1000ull & WIDTH_MASK);
-	wrmsrq(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED_CTR0_PMI_KERNEL);
-	wrmsrq(MSR_CORE_PERF_GLOBAL_CTRL, FIXED_CTR0);
+	wrmsrq(vendor->counter, -1000ull & WIDTH_MASK);
+	wrmsrq(vendor->counter_ctrl, vendor->counter_on);
+	wrmsrq(vendor->global_ctrl, vendor->counter_bit);
 	spin(2000);
 	if (nmi)
 		guest_nmi();
-	wrmsrq(MSR_CORE_PERF_GLOBAL_CTRL, 0);
+	wrmsrq(vendor->global_ctrl, 0);
 }
 
 static void guest_overflow_cleared(void)
 {
-	wrmsrq(MSR_CORE_PERF_FIXED_CTR_CTRL, 0);
-	wrmsrq(MSR_CORE_PERF_GLOBAL_OVF_CTRL, FIXED_CTR0);
+	wrmsrq(vendor->counter_ctrl, 0);
+	wrmsrq(vendor->status_clear, vendor->counter_bit);
 }
 
 static void guest_wake(void)
@@ -369,11 +430,16 @@ static bool is_returned(const struct lend_regs *regs)
 	return !selects_guest(regs) && regs->lvtpc == APIC_DM_NMI;
 }
 
+static u64 nr_bad(const struct lend_watch *figures)
+{
+	return figures->bad_loads + figures->bad_leaves + figures->bad_puts + figures->bad_entries;
+}
+
 static void blame(struct watch_cpu *wc, u64 *bad, const struct lend_regs *regs)
 {
 	struct lend_watch *figures = &wc->figures;
 
-	if (!figures->bad_loads && !figures->bad_leaves && !figures->bad_puts)
+	if (!nr_bad(figures))
 		figures->first_bad = *regs;
 	(*bad)++;
 }
@@ -430,7 +496,39 @@ static int put_return(struct kretprobe_instance *ri, struct pt_regs *unused)
 	return 0;
 }
 
+/* Just before VMRUN: all is in place, and must be for the guest alone. */
+static bool is_guest_only(const struct lend_regs *regs)
+{
+	u64 sel;
+	int i;
+
+	for (i = 0; i < LEND_NR_SELS; i++) {
+		sel = regs->sels[i] & (AMD64_EVENTSEL_GUESTONLY | AMD64_EVENTSEL_HOSTONLY);
+		if (regs->sels[i] & ARCH_PERFMON_EVENTSEL_ENABLE &&
+		    sel != AMD64_EVENTSEL_GUESTONLY)
+			return false;
+	}
+	return true;
+}
+
+static int vmrun_entry(struct kprobe *probe, struct pt_regs *unused)
+{
+	struct watch_cpu *wc = this_cpu_ptr(&watch_cpus);
+	struct lend_regs regs;
+
+	if (!watched() || !wc->loaded)
+		return 0;
+	read_regs(&regs);
+	if (!selects_any(&regs))
+		return 0;
+	wc->figures.entries++;
+	if (!is_guest_only(&regs))
+		blame(wc, &wc->figures.bad_entries, &regs);
+	return 0;
+}
+
 static struct kretprobe load_probe, put_probe;
+static struct kprobe vmrun_probe;
 
 /* A probe that has been used has to be made anew. */
 static void init_probes(void)
@@ -447,6 +545,42 @@ static void init_probes(void)
 		.handler = put_return,
 		.maxactive = 64,
 	};
+	vmrun_probe = (struct kprobe) {
+		.symbol_name = "svm_vcpu_run",
+		.pre_handler = vmrun_entry,
+	};
+}
+
+static int register_probes(void)
+{
+	int r;
+
+	r = register_kretprobe(&put_probe);
+	if (r)
+		return r;
+	if (vendor == &amd)
+		r = register_kprobe(&vmrun_probe);
+	if (r)
+		goto err_put;
+	r = register_kretprobe(&load_probe);
+	if (r)
+		goto err_vmrun;
+	return 0;
+
+err_vmrun:
+	if (vendor == &amd)
+		unregister_kprobe(&vmrun_probe);
+err_put:
+	unregister_kretprobe(&put_probe);
+	return r;
+}
+
+static void unregister_probes(void)
+{
+	unregister_kretprobe(&load_probe);
+	if (vendor == &amd)
+		unregister_kprobe(&vmrun_probe);
+	unregister_kretprobe(&put_probe);
 }
 
 static void watch_clear(void)
@@ -469,21 +603,16 @@ static long watch_start(struct lend_file *file, void __user *arg)
 
 	watch_clear();
 	init_probes();
-	r = register_kretprobe(&put_probe);
+	r = register_probes();
 	if (r)
 		return r;
-	r = register_kretprobe(&load_probe);
-	if (r) {
-		unregister_kretprobe(&put_probe);
-		return r;
-	}
 	watcher = file;
 	return 0;
 }
 
 static void watch_add(struct lend_watch *sum, const struct lend_watch *figures)
 {
-	if (!sum->bad_loads && !sum->bad_leaves && !sum->bad_puts)
+	if (!nr_bad(sum))
 		sum->first_bad = figures->first_bad;
 	sum->loads += figures->loads;
 	sum->shortest += figures->shortest;
@@ -491,14 +620,15 @@ static void watch_add(struct lend_watch *sum, const struct lend_watch *figures)
 	sum->bad_loads += figures->bad_loads;
 	sum->bad_leaves += figures->bad_leaves;
 	sum->bad_puts += figures->bad_puts;
+	sum->entries += figures->entries;
+	sum->bad_entries += figures->bad_entries;
 }
 
 static void watch_end(struct lend_file *file, struct lend_watch *sum)
 {
 	int cpu;
 
-	unregister_kretprobe(&load_probe);
-	unregister_kretprobe(&put_probe);
+	unregister_probes();
 	for_each_possible_cpu(cpu)
 		watch_add(sum, &per_cpu_ptr(&watch_cpus, cpu)->figures);
 	sum->missed = load_probe.nmissed + put_probe.nmissed;
@@ -686,6 +816,8 @@ static int __init vpmu_lend_init(void)
 
 	if (r)
 		return r;
+	if (boot_cpu_data.x86_vendor == X86_VENDOR_AMD)
+		vendor = &amd;
 	r = register_nmi_handler(NMI_LOCAL, nmi_handler, 0, "vpmu_lend");
 	if (r)
 		return r;

@@ -13,10 +13,10 @@
 
 /**
  * struct lend_regs - the PMU of one CPU, as it is found
- * @global_ctrl: IA32_PERF_GLOBAL_CTRL
- * @global_status: IA32_PERF_GLOBAL_STATUS
- * @fixed_ctrl: IA32_FIXED_CTR_CTRL
- * @sels: IA32_PERFEVTSELx
+ * @global_ctrl: IA32_PERF_GLOBAL_CTRL, or AMD's PerfCntrGlobalCtl
+ * @global_status: IA32_PERF_GLOBAL_STATUS, or AMD's PerfCntrGlobalStatus
+ * @fixed_ctrl: IA32_FIXED_CTR_CTRL, 0 on AMD
+ * @sels: IA32_PERFEVTSELx, or AMD's PERF_CTLx
  * @lvtpc: the local APIC's register, delivery status excluded
  */
 struct lend_regs {
@@ -29,10 +29,13 @@ struct lend_regs {
 };
 
 /* What happens while the PMU is lent. */
-#define LEND_OVERFLOW	(1u << 0)	/* fixed counter 0 overflows, status is left clean */
+#define LEND_OVERFLOW	(1u << 0)	/* a counter overflows, see below; status is left clean */
 #define LEND_NMI	(1u << 1)	/* an NMI comes that has nothing to do with the PMU */
 #define LEND_WAKE	(1u << 2)	/* sched:sched_waking is hit LEND_NR_WAKES times */
 #define LEND_NR_WAKES	10
+
+/* The bit of the counter that overflows: fixed counter 0, on AMD counter 0. */
+#define LEND_OVERFLOW_BIT(_amd)	(1ull << ((_amd) ? 0 : 32))
 
 /**
  * struct lend_run - LEND_RUN: lend the CPU's PMU once
@@ -83,7 +86,9 @@ struct lend_page {
  * @bad_loads: with something enabled right after the load, or the wrong LVTPC
  * @bad_leaves: with something enabled at the put
  * @bad_puts: with something of the guest enabled after the put, or the wrong LVTPC
- * @first_bad: the PMU at the first of these
+ * @entries: VMRUNs with something enabled, on AMD
+ * @bad_entries: of these, with a selector that is not GuestOnly, or is HostOnly
+ * @first_bad: the PMU at the first of all that is bad
  */
 struct lend_watch {
 	__s32 tgid;
@@ -96,6 +101,8 @@ struct lend_watch {
 	__u64 bad_loads;
 	__u64 bad_leaves;
 	__u64 bad_puts;
+	__u64 entries;
+	__u64 bad_entries;
 	struct lend_regs first_bad;
 };
 
