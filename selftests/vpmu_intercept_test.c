@@ -6,8 +6,9 @@
  * written in hardware. What names all counters at once, RDPMC by index and the
  * global registers by bit, can be left to hardware only if the guest has every
  * counter of the host; a guest with fewer must not reach the others. Selectors
- * always exit, the host decides what is counted; and so do writes of AMD's
- * read-only PerfCntrGlobalStatus, of which not all processors think the same.
+ * always exit, the host decides what is counted. So do writes of AMD's
+ * read-only PerfCntrGlobalStatus, which are KVM's to ignore, and what sets
+ * status bits, which are to tell of overflows.
  */
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -180,7 +181,7 @@ VARIANT(read_global_ctrl,	READ_GLOBAL_CTRL,	false, true);
 VARIANT(read_global_status,	READ_GLOBAL_STATUS,	false, true);
 VARIANT(write_global_ovf_ctrl,	WRITE_GLOBAL_OVF_CTRL,	false, true);
 VARIANT(write_global_status,	WRITE_GLOBAL_STATUS,	true, true);
-VARIANT(write_global_status_set, WRITE_GLOBAL_STATUS_SET, false, true);
+VARIANT(write_global_status_set, WRITE_GLOBAL_STATUS_SET, true, true);
 VARIANT(write_gp,		WRITE_GP,		false, false);
 VARIANT(read_gp,		READ_GP,		false, false);
 VARIANT(write_gp_elsewhere,	WRITE_GP_ELSEWHERE,	false, false);

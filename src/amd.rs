@@ -240,7 +240,8 @@ impl Vendor for Amd {
             (Msr::PERF_CNTR_GLOBAL_STATUS, global.without_writes()),
             (Msr::PERF_CNTR_GLOBAL_CTL, global),
             (Msr::PERF_CNTR_GLOBAL_STATUS_CLR, global),
-            (Msr::PERF_CNTR_GLOBAL_STATUS_SET, global),
+            // A status that the guest has set looks like that of an overflow.
+            (Msr::PERF_CNTR_GLOBAL_STATUS_SET, Free::NOTHING),
         ];
         legacy.chain(core).chain(others)
     }
@@ -306,10 +307,11 @@ fn core_register(model: &Model, msr: Msr) -> Option<Register> {
 ///
 /// | register | free when |
 /// | --- | --- |
-/// | PerfCntrGlobalCtl, StatusClr, StatusSet, and reads of PerfCntrGlobalStatus | the guest has PerfMonV2 and all counters of the host |
+/// | PerfCntrGlobalCtl, StatusClr, and reads of PerfCntrGlobalStatus | the guest has PerfMonV2 and all counters of the host |
 /// | RDPMC | the same, and the host has no counters beyond the core's that RDPMC reads |
 /// | counters | the guest has them, and the register |
 /// | selectors | never: the event filter has its say, and GuestOnly is ours |
+/// | PerfCntrGlobalStatusSet, writes of PerfCntrGlobalStatus | never: see [`Vendor::intercepts`] there |
 fn passthrough(host: &HostPmu, model: &Model) -> Passthrough {
     let all_counters = host.pmu.gp == model.number_of_counters;
     let whole = model.has_global_registers() && all_counters;

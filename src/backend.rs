@@ -135,10 +135,14 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         V::is_valid(data.pmu.model(), msr)
     }
 
-    fn get_msr(data: &VcpuPmu, msr: Msr, _host_initiated: bool) -> Result<u64, GeneralProtection> {
-        V::register(data.pmu.model(), msr)
-            .map(|register| data.pmu.read(register))
-            .ok_or(GeneralProtection)
+    /// Where the guest faults user space reads 0, as of other registers that KVM lists and the vCPU
+    /// does not have.
+    fn get_msr(data: &VcpuPmu, msr: Msr, host_initiated: bool) -> Result<u64, GeneralProtection> {
+        match V::register(data.pmu.model(), msr) {
+            Some(register) => Ok(data.pmu.read(register)),
+            None if host_initiated => Ok(0),
+            None => Err(GeneralProtection),
+        }
     }
 
     fn set_msr(
@@ -148,7 +152,10 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         value: u64,
         host_initiated: bool,
     ) -> Result<(), GeneralProtection> {
-        let register = V::register(data.pmu.model(), msr).ok_or(GeneralProtection)?;
+        let Some(register) = V::register(data.pmu.model(), msr) else {
+            let restores = host_initiated && value == 0;
+            return if restores { Ok(()) } else { Err(GeneralProtection) };
+        };
         let by = if host_initiated {
             Initiator::Host
         } else {

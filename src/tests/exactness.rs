@@ -3,12 +3,14 @@
 //! Over any sequence of operations a guest sees what a bare machine would show.
 
 use super::{
+    amd,
+    cpu::Cpu,
     machine::Machine,
     random,
     vmm::{Config, Deny, Vmm, FULL},
 };
 use crate::{counter::Counter, switch::Hw};
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::BoxedStrategy};
 use std::{cell::Cell, env};
 
 /// What a guest, or the world around it, does.
@@ -49,126 +51,229 @@ enum Op {
     /// The same, and the host uses the PMU.
     HostUse(u64),
     /// The same, and another guest does.
-    OtherGuest(u64),
+    OtherGuest,
     /// User space denies this event, or none.
     Filter(Option<u64>),
 }
 
-/// See [`Op::Arm`].
-fn arm(short_of_overflow: u64) -> [Op; 8] {
-    let value = short_of_overflow.wrapping_neg() & 0xffff_ffff;
-    [
-        Op::Lvtpc { masked: false },
-        Op::Wrmsr(0x186, 0x53_00c0),
-        Op::Wrmsr(0x38d, 0xb),
-        Op::Wrmsr(0x38d, 0xb00b),
-        // Sign-extended, whatever the width is.
-        Op::Wrmsr(0x0c1, value),
-        Op::Wrmsr(0x309, (1 << 48) - short_of_overflow),
-        Op::Wrmsr(0x38f, 0x1_0000_0001),
-        // Faults where there is no IA32_PERF_METRICS.
-        Op::Wrmsr(0x38f, 0x1_0009_0000_0001),
-    ]
+/// What there is to be done with a kind of processor.
+trait Subject: Cpu {
+    /// See [`Op::Arm`].
+    fn arm(short_of_overflow: u64) -> Vec<Op>;
+
+    /// Addresses of all PMU registers of a full guest, and of some that no guest has.
+    fn msr() -> BoxedStrategy<u32>;
+
+    /// Addresses at which user space writes what the guest would.
+    fn set_msr() -> BoxedStrategy<u32>;
+
+    /// Values that have a chance to be valid, and to matter.
+    fn value() -> BoxedStrategy<u64>;
+
+    /// Operands of RDPMC.
+    fn ecx() -> BoxedStrategy<u32>;
+
+    /// The event of retired branches.
+    const BRANCHES: u64;
+
+    fn config() -> BoxedStrategy<Self::Config>;
+
+    /// Every register, and some that are none.
+    fn everything() -> Vec<u32>;
 }
 
-/// Addresses of all PMU registers of a full guest, and of some that no guest has.
-fn msr() -> impl Strategy<Value = u32> {
-    prop_oneof![
-        4 => 0x186..0x18fu32,
-        2 => 0x0c1..0x0cau32,
-        3 => 0x4c1..0x4cau32,
-        3 => 0x309..0x30eu32,
-        2 => Just(0x329u32),
-        6 => 0x38d..0x393u32,
-    ]
+/// A selector of instructions or `branches` with any flags.
+fn selector(branches: u64) -> impl Strategy<Value = u64> {
+    let event = prop_oneof![Just(0xc0u64), Just(branches)];
+    (event, 0..32u64, any::<bool>(), 0..3u64).prop_map(|(event, flags, enable, mask)| {
+        // USR, OS, E, PC, INT in bits 20:16; EN in bit 22.
+        event | (flags << 16) | (u64::from(enable) << 22) | (mask << 24)
+    })
 }
 
-/// Addresses at which user space writes what the guest would.
-fn set_msr() -> impl Strategy<Value = u32> {
-    prop_oneof![0x4c1..0x4cau32, 0x309..0x30eu32, Just(0x329u32)]
+impl Subject for Machine {
+    const BRANCHES: u64 = 0xc4;
+
+    fn arm(short_of_overflow: u64) -> Vec<Op> {
+        let value = short_of_overflow.wrapping_neg() & 0xffff_ffff;
+        vec![
+            Op::Lvtpc { masked: false },
+            Op::Wrmsr(0x186, 0x53_00c0),
+            Op::Wrmsr(0x38d, 0xb),
+            Op::Wrmsr(0x38d, 0xb00b),
+            // Sign-extended, whatever the width is.
+            Op::Wrmsr(0x0c1, value),
+            Op::Wrmsr(0x309, (1 << 48) - short_of_overflow),
+            Op::Wrmsr(0x38f, 0x1_0000_0001),
+            // Faults where there is no IA32_PERF_METRICS.
+            Op::Wrmsr(0x38f, 0x1_0009_0000_0001),
+        ]
+    }
+
+    fn msr() -> BoxedStrategy<u32> {
+        prop_oneof![
+            4 => 0x186..0x18fu32,
+            2 => 0x0c1..0x0cau32,
+            3 => 0x4c1..0x4cau32,
+            3 => 0x309..0x30eu32,
+            2 => Just(0x329u32),
+            6 => 0x38d..0x393u32,
+        ]
+        .boxed()
+    }
+
+    fn set_msr() -> BoxedStrategy<u32> {
+        prop_oneof![0x4c1..0x4cau32, 0x309..0x30eu32, Just(0x329u32)].boxed()
+    }
+
+    fn value() -> BoxedStrategy<u64> {
+        prop_oneof![
+            4 => selector(Self::BRANCHES),
+            // Just before an overflow: of a full counter, of 32 bits.
+            3 => (1..6u64).prop_map(|n| (1 << 48) - n),
+            1 => (1..6u64).prop_map(|n| (1 << 32) - n),
+            // Enables and status bits.
+            3 => any::<u64>().prop_map(|bits| bits & 0x1_000f_0000_00ff),
+            // A little before IA32_PERF_METRICS overflows.
+            1 => (1..6u64).prop_map(u64::wrapping_neg),
+            1 => any::<u64>().prop_map(|bits| bits & 0xbbbb),
+            1 => any::<u64>(),
+            1 => Just(0),
+        ]
+        .boxed()
+    }
+
+    fn ecx() -> BoxedStrategy<u32> {
+        prop_oneof![
+            0..9u32,
+            0x4000_0000..0x4000_0005u32,
+            0x2000_0000..0x2000_0002u32,
+            any::<u32>()
+        ]
+        .boxed()
+    }
+
+    fn config() -> BoxedStrategy<Config> {
+        let counters = (2..6u32, 0..9u32, 0..5u32, 31..49u32);
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+        let any = (counters, flags).prop_map(
+            |((version, gp, fixed, width), (full_width, metrics, host_metrics))| Config {
+                version,
+                gp,
+                fixed,
+                width,
+                full_width,
+                metrics,
+                host_metrics,
+            },
+        );
+        let without_metrics = Config {
+            metrics: false,
+            host_metrics: false,
+            ..FULL
+        };
+        prop_oneof![2 => Just(FULL), 1 => Just(without_metrics), 2 => any].boxed()
+    }
+
+    fn everything() -> Vec<u32> {
+        (0x186..0x18f)
+            .chain(0xc1..0xca)
+            .chain(0x4c1..0x4ca)
+            .chain(0x309..0x30e)
+            .chain([0x329])
+            .chain(0x38d..0x393)
+            .collect()
+    }
 }
 
-/// Values that have a chance to be valid, and to matter.
-fn value() -> impl Strategy<Value = u64> {
-    let event = prop_oneof![Just(0xc0u64), Just(0xc4u64)];
-    let selector =
-        (event, 0..32u64, any::<bool>(), 0..3u64).prop_map(|(event, flags, enable, mask)| {
-            // USR, OS, E, PC, INT in bits 20:16; EN in bit 22.
-            event | (flags << 16) | (u64::from(enable) << 22) | (mask << 24)
-        });
-    prop_oneof![
-        4 => selector,
-        // Just before an overflow: of a full counter, of 32 bits.
-        3 => (1..6u64).prop_map(|n| (1 << 48) - n),
-        1 => (1..6u64).prop_map(|n| (1 << 32) - n),
-        // Enables and status bits.
-        3 => any::<u64>().prop_map(|bits| bits & 0x1_000f_0000_00ff),
-        // A little before IA32_PERF_METRICS overflows.
-        1 => (1..6u64).prop_map(u64::wrapping_neg),
-        1 => any::<u64>().prop_map(|bits| bits & 0xbbbb),
-        1 => any::<u64>(),
-        1 => Just(0),
-    ]
+impl Subject for amd::Machine {
+    const BRANCHES: u64 = 0xc2;
+
+    fn arm(short_of_overflow: u64) -> Vec<Op> {
+        vec![
+            Op::Lvtpc { masked: false },
+            Op::Wrmsr(0xc001_0200, 0x53_00c0),
+            Op::Wrmsr(0xc001_0002, 0x53_00c2),
+            Op::Wrmsr(0xc001_0201, (1 << 48) - short_of_overflow),
+            Op::Wrmsr(0xc001_0006, (1 << 48) - short_of_overflow),
+            Op::Wrmsr(0xc000_0301, 5),
+        ]
+    }
+
+    fn msr() -> BoxedStrategy<u32> {
+        prop_oneof![
+            2 => 0xc001_0000..0xc001_0009u32,
+            4 => 0xc001_0200..0xc001_020eu32,
+            3 => 0xc000_0300..0xc000_0305u32,
+        ]
+        .boxed()
+    }
+
+    fn set_msr() -> BoxedStrategy<u32> {
+        (0..6u32).prop_map(|n| 0xc001_0201 + 2 * n).boxed()
+    }
+
+    fn value() -> BoxedStrategy<u64> {
+        let world = (0..4u64).prop_map(|world| world << 40);
+        prop_oneof![
+            4 => (selector(Self::BRANCHES), world).prop_map(|(bits, world)| bits | world),
+            3 => (1..6u64).prop_map(|n| (1 << 48) - n),
+            4 => any::<u64>().prop_map(|bits| bits & 0x3f),
+            1 => any::<u64>(),
+            2 => Just(0),
+        ]
+        .boxed()
+    }
+
+    fn ecx() -> BoxedStrategy<u32> {
+        prop_oneof![4 => 0..8u32, 1 => any::<u32>()].boxed()
+    }
+
+    fn config() -> BoxedStrategy<amd::Config> {
+        let any = (any::<bool>(), any::<bool>(), 0..9u32)
+            .prop_map(|(v2, core, counters)| amd::Config { v2, core, counters });
+        prop_oneof![2 => Just(amd::FULL), 1 => any].boxed()
+    }
+
+    fn everything() -> Vec<u32> {
+        (0xc000_0300..0xc000_0304)
+            .chain(0xc001_0000..0xc001_0008)
+            .chain(0xc001_0200..0xc001_020c)
+            .collect()
+    }
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let ecx = prop_oneof![
-        0..9u32,
-        0x4000_0000..0x4000_0005u32,
-        0x2000_0000..0x2000_0002u32,
-        any::<u32>()
-    ];
+fn op<S: Subject>() -> impl Strategy<Value = Op> {
     let how = || (any::<bool>(), any::<bool>());
+    let denied = prop_oneof![Just(None), Just(Some(0xc0)), Just(Some(S::BRANCHES))];
     prop_oneof![
-        8 => msr().prop_map(Op::Rdmsr),
-        16 => (msr(), value()).prop_map(|(msr, value)| Op::Wrmsr(msr, value)),
-        6 => ecx.prop_map(Op::Rdpmc),
+        8 => S::msr().prop_map(Op::Rdmsr),
+        16 => (S::msr(), S::value()).prop_map(|(msr, value)| Op::Wrmsr(msr, value)),
+        6 => S::ecx().prop_map(Op::Rdpmc),
         4 => (1..5u64).prop_map(|n| Op::Arm { short_of_overflow: n }),
         8 => (1..8u8, how()).prop_map(|(count, (user, branch))| Op::Run { count, user, branch }),
         4 => how().prop_map(|(user, branch)| Op::RunAndExit { user, branch }),
         4 => how().prop_map(|(user, branch)| Op::Emulate { user, branch }),
-        2 => (set_msr(), value()).prop_map(|(msr, value)| Op::SetMsr(msr, value)),
+        2 => (S::set_msr(), S::value()).prop_map(|(msr, value)| Op::SetMsr(msr, value)),
         4 => any::<bool>().prop_map(|masked| Op::Lvtpc { masked }),
         2 => Just(Op::Migrate),
         2 => any::<u64>().prop_map(Op::HostUse),
-        2 => any::<u64>().prop_map(Op::OtherGuest),
-        1 => prop_oneof![Just(None), Just(Some(0xc0)), Just(Some(0xc4))].prop_map(Op::Filter),
+        2 => Just(Op::OtherGuest),
+        1 => denied.prop_map(Op::Filter),
     ]
 }
 
-fn config() -> impl Strategy<Value = Config> {
-    let counters = (2..6u32, 0..9u32, 0..5u32, 31..49u32);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    let any = (counters, flags).prop_map(
-        |((version, gp, fixed, width), (full_width, metrics, host_metrics))| Config {
-            version,
-            gp,
-            fixed,
-            width,
-            full_width,
-            metrics,
-            host_metrics,
-        },
-    );
-    let without_metrics = Config {
-        metrics: false,
-        host_metrics: false,
-        ..FULL
-    };
-    prop_oneof![2 => Just(FULL), 1 => Just(without_metrics), 2 => any]
-}
-
 /// The guest, and the machine that it must not differ from.
-struct Pair {
-    guest: Vmm,
-    bare: Machine,
+struct Pair<S: Subject> {
+    guest: Vmm<S>,
+    bare: S,
 }
 
-impl Pair {
-    fn new(config: Config) -> Self {
+impl<S: Subject> Pair<S> {
+    fn new(config: S::Config) -> Self {
         Self {
-            guest: Vmm::new(config, Deny::default()),
-            bare: Machine::new(&config),
+            guest: Vmm::new(&config, Deny::default()),
+            bare: S::bare(&config),
         }
     }
 
@@ -183,7 +288,7 @@ impl Pair {
             ),
             Op::Rdpmc(ecx) => assert_eq!(guest.rdpmc(ecx), bare.rdpmc(ecx), "RDPMC {ecx:#x}"),
             Op::Arm { short_of_overflow } => {
-                for op in arm(short_of_overflow) {
+                for op in S::arm(short_of_overflow) {
                     self.run(&op);
                 }
                 return;
@@ -193,18 +298,21 @@ impl Pair {
                 user,
                 branch,
             } => {
+                bare.set_user(user);
                 for _ in 0..count {
                     guest.run(user, branch);
-                    bare.retire(user, branch);
+                    bare.retire(branch);
                 }
             }
             Op::RunAndExit { user, branch } => {
                 guest.run_and_exit(user, branch);
-                bare.retire(user, branch);
+                bare.set_user(user);
+                bare.retire(branch);
             }
             Op::Emulate { user, branch } => {
                 guest.emulate(user, branch);
-                bare.complete(user, branch);
+                bare.set_user(user);
+                bare.complete(branch);
             }
             Op::SetMsr(msr, value) => assert_eq!(
                 guest.set_msr(msr, value),
@@ -213,35 +321,29 @@ impl Pair {
             ),
             Op::Lvtpc { masked } => {
                 guest.set_lvtpc(masked);
-                bare.lvtpc_masked = masked;
+                bare.lapic().lvtpc_masked = masked;
             }
             Op::Migrate => guest.migrate(),
             Op::HostUse(noise) => guest.host_uses_pmu(noise),
-            Op::OtherGuest(noise) => guest.other_guest_runs(noise),
+            Op::OtherGuest => guest.other_guest_runs(),
             Op::Filter(event) => {
                 guest.set_filter(Deny(event));
-                bare.denied_event = event;
+                bare.deny(event);
             }
         }
-        assert_eq!(guest.pmis, bare.pmis, "PMIs");
+        assert_eq!(guest.pmis, bare.lapic().pmis, "PMIs");
     }
 
     /// Every register, at the end.
     fn compare_all(&mut self) {
-        let everything = (0x186..0x18f)
-            .chain(0xc1..0xca)
-            .chain(0x4c1..0x4ca)
-            .chain(0x309..0x30e)
-            .chain([0x329])
-            .chain(0x38d..0x393);
-        for msr in everything {
+        for msr in S::everything() {
             self.run(&Op::Rdmsr(msr));
         }
     }
 }
 
-fn run(config: Config, ops: &[Op]) {
-    let mut pair = Pair::new(config);
+fn run<S: Subject>(config: S::Config, ops: &[Op]) {
+    let mut pair = Pair::<S>::new(config);
     for op in ops {
         pair.run(op);
     }
@@ -252,20 +354,29 @@ fn run(config: Config, ops: &[Op]) {
 const CASES: u32 = 5000;
 const OPERATIONS: usize = 100_000;
 
-#[test]
-fn a_guest_sees_what_bare_metal_shows() {
+fn guests_see_what_bare_metal_shows<S: Subject>() {
     let tried = Cell::new(0);
-    let programs = (config(), prop::collection::vec(op(), 1..120));
+    let programs = (S::config(), prop::collection::vec(op::<S>(), 1..120));
     random::check(CASES, &programs, |(config, ops)| {
         tried.set(tried.get() + ops.len());
-        run(config, &ops);
+        run::<S>(config, &ops);
     });
     println!("{} operations", tried.get());
     assert!(env::var_os("CASES").is_some() || tried.get() >= OPERATIONS);
 }
 
+#[test]
+fn a_guest_sees_what_bare_metal_shows() {
+    guests_see_what_bare_metal_shows::<Machine>();
+}
+
+#[test]
+fn a_guest_on_amd_sees_what_bare_metal_shows() {
+    guests_see_what_bare_metal_shows::<amd::Machine>();
+}
+
 /// A guest with all counters, of which counter 0 and fixed counter 0 count instructions, with INT.
-fn counting_guest() -> Pair {
+fn counting_guest() -> Pair<Machine> {
     let mut pair = Pair::new(FULL);
     pair.run(&Op::Arm {
         short_of_overflow: 1000,
@@ -297,7 +408,7 @@ fn global_ctrl_and_rdpmc_cost_no_exit() {
 
 #[test]
 fn an_exit_costs_no_write_when_nothing_counts() {
-    let mut pair = Pair::new(FULL);
+    let mut pair = Pair::<Machine>::new(FULL);
     pair.run(&Op::Wrmsr(0x4c1, 1234));
     pair.guest.exit(|_| {});
     let writes = pair.guest.writes();
@@ -341,8 +452,8 @@ fn an_exit_reads_each_counter_once() {
 /// Else it would overflow again only where the hardware counter does, 2^48 events later.
 #[test]
 fn a_narrow_counter_is_written_anew_after_an_overflow() {
-    let mut pair = Pair::new(Config { width: 40, ..FULL });
-    for op in arm(1) {
+    let mut pair = Pair::<Machine>::new(Config { width: 40, ..FULL });
+    for op in Machine::arm(1) {
         pair.run(&op);
     }
     for _ in 0..2 {
@@ -433,7 +544,7 @@ fn a_status_that_is_cleared_without_an_exit_stays_cleared() {
 #[test]
 fn a_saved_status_is_the_same_after_a_run() {
     let everything = (3 << 62) | 0xf_0000_00ff;
-    let mut guest = Vmm::new(FULL, Deny::default());
+    let mut guest = Vmm::<Machine>::new(&FULL, Deny::default());
     assert_eq!(guest.set_msr(0x38e, everything), Some(()));
     guest.exit(|_| {});
     assert_eq!(guest.get_msr(0x38e), Some(everything));

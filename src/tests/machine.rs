@@ -2,9 +2,14 @@
 
 //! A processor's PMU: architectural performance monitoring, counting instructions and branches.
 
-use super::vmm::{Config, FULL};
+use super::{
+    cpu::{Cpu, Lapic},
+    vmm::{self, Config},
+};
 use crate::{
+    caps::HostPmu,
     counter::{Counter, Kind},
+    intel::Intel,
     msr::{EventSelector, FixedCtrCtrl},
     switch::Hw,
 };
@@ -24,12 +29,12 @@ const METRICS_BIT: u32 = 48;
 
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
-    pub(super) gp: usize,
-    pub(super) fixed: usize,
-    pub(super) width: u32,
-    pub(super) full_width: bool,
+    gp: usize,
+    fixed: usize,
+    width: u32,
+    full_width: bool,
     /// An event that does not count: what an event filter makes of a guest's counter.
-    pub(super) denied_event: Option<u64>,
+    denied_event: Option<u64>,
     counters: [u64; BITS],
     selectors: [u64; 8],
     fixed_ctrl: u64,
@@ -39,28 +44,90 @@ pub(super) struct Machine {
     /// The switch has written slots since it wrote IA32_PERF_METRICS, which holds fractions of them.
     metrics_void: bool,
     status: u64,
-    pub(super) global_ctrl: u64,
-    pub(super) lvtpc_masked: bool,
-    /// PMIs that the local APIC has accepted.
-    pub(super) pmis: u32,
-    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.  Only PMIs of
-    /// which a status bit tells that was clear at VM-entry are ever late, see `switch::put()`.
-    pub(super) pmi_is_late: bool,
+    global_ctrl: u64,
+    /// The guest's mode.
+    user: bool,
+    lapic: Lapic,
     /// The status as of the last VM-entry.
     entry_status: u64,
     /// The VMCS field that VM-entry loads and VM-exit saves.
-    pub(super) vmcs_global_ctrl: u64,
-    /// WRMSRs, but for the ones of the guest.
-    pub(super) writes: u32,
-    /// RDPMCs, but for the ones of the guest.
-    pub(super) reads: Cell<u32>,
+    vmcs_global_ctrl: u64,
+    writes: u32,
+    reads: Cell<u32>,
     /// The last claim on the counters, 0 if the host has had them since.
     claim: u64,
 }
 
 impl Machine {
-    /// What the guest with `config` runs on, were it a machine.
-    pub(super) fn new(config: &Config) -> Self {
+    fn mask(&self) -> u64 {
+        (1 << self.width) - 1
+    }
+
+    fn global_valid(&self) -> u64 {
+        let metrics = u64::from(self.has_metrics) << METRICS_BIT;
+        ((1 << self.gp) - 1) | (((1 << self.fixed) - 1) << 32) | metrics
+    }
+
+    /// One slot goes by.
+    ///
+    /// What hardware makes of IA32_PERF_METRICS is known to nobody else. Here it is a number that
+    /// changes with the slots, as good as any other for a hypervisor that has but to carry it around.
+    fn slot(&mut self) {
+        if self.fixed <= SLOTS || !self.fixed_enabled(SLOTS) {
+            return;
+        }
+        let mut interrupting = self.count(32 + SLOTS, self.fixed_interrupts(SLOTS));
+        if self.has_metrics && self.global_ctrl & (1 << METRICS_BIT) != 0 {
+            assert!(!self.metrics_void, "IA32_PERF_METRICS written before slots");
+            self.metrics = self.metrics.wrapping_add(1);
+            if self.metrics == 0 {
+                self.status |= 1 << METRICS_BIT;
+                interrupting |= 1 << METRICS_BIT;
+            }
+        }
+        self.lapic.interrupt(interrupting, self.entry_status);
+    }
+
+    fn fixed_enabled(&self, index: usize) -> bool {
+        (self.fixed_ctrl >> (4 * index)) & (if self.user { 2 } else { 1 }) != 0
+    }
+
+    fn fixed_interrupts(&self, index: usize) -> bool {
+        (self.fixed_ctrl >> (4 * index)) & 8 != 0
+    }
+
+    /// Counts one event if the global control has it; its bit on an overflow that interrupts, or 0.
+    fn count(&mut self, bit: usize, interrupts: bool) -> u64 {
+        if self.global_ctrl & (1 << bit) == 0 {
+            return 0;
+        }
+        self.counters[bit] = (self.counters[bit] + 1) & self.mask();
+        if self.counters[bit] != 0 {
+            return 0;
+        }
+        self.status |= 1 << bit;
+        u64::from(interrupts) << bit
+    }
+}
+
+impl Cpu for Machine {
+    type V = Intel;
+    type Config = Config;
+
+    const FULL: Config = vmm::FULL;
+    const EVERYTHING: &'static [(u32, u64)] = &[
+        (0x186, 0x53_00c0),
+        (0x187, 0x53_00c0),
+        (0x18d, 0x53_00c0),
+        (0x4c2, 0x1234_5678_9abc),
+        (0x4c8, 0x5678_9abc_def0),
+        (0x30a, 0x1111_2222_3333),
+        (0x4c1, 0xffff_ffff_ffff),
+        (0x38d, 0xbbbb),
+        (0x38f, 0xf_0000_00ff),
+    ];
+
+    fn bare(config: &Config) -> Self {
         let gp = config.gp as usize;
         Self {
             gp,
@@ -76,9 +143,8 @@ impl Machine {
             fixed_ctrl: 0,
             status: 0,
             global_ctrl: (1 << gp) - 1,
-            lvtpc_masked: true,
-            pmis: 0,
-            pmi_is_late: false,
+            user: false,
+            lapic: Lapic::new(true),
             entry_status: 0,
             vmcs_global_ctrl: 0,
             writes: 0,
@@ -87,26 +153,31 @@ impl Machine {
         }
     }
 
-    /// A processor of the host, as it is when KVM is loaded: nothing counts.
-    pub(super) fn host(has_metrics: bool) -> Self {
+    fn host(config: &Config) -> Self {
         Self {
             global_ctrl: 0,
-            has_metrics,
-            ..Self::new(&FULL)
+            has_metrics: config.host_metrics,
+            ..Self::bare(&vmm::FULL)
         }
     }
 
-    fn mask(&self) -> u64 {
-        (1 << self.width) - 1
+    fn host_pmu(config: &Config) -> HostPmu {
+        if config.host_metrics {
+            vmm::host()
+        } else {
+            vmm::host_without_metrics()
+        }
     }
 
-    fn global_valid(&self) -> u64 {
-        let metrics = u64::from(self.has_metrics) << METRICS_BIT;
-        ((1 << self.gp) - 1) | (((1 << self.fixed) - 1) << 32) | metrics
+    fn lapic(&mut self) -> &mut Lapic {
+        &mut self.lapic
     }
 
-    /// RDMSR; `None` is #GP.
-    pub(super) fn rdmsr(&self, msr: u32) -> Option<u64> {
+    fn deny(&mut self, event: Option<u64>) {
+        self.denied_event = event;
+    }
+
+    fn rdmsr(&self, msr: u32) -> Option<u64> {
         let (gp, fixed) = (self.gp as u32, self.fixed as u32);
         match msr {
             0x329 if self.has_metrics => Some(self.metrics),
@@ -124,8 +195,7 @@ impl Machine {
         }
     }
 
-    /// WRMSR; `None` is #GP.
-    pub(super) fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()> {
+    fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()> {
         let (gp, fixed) = (self.gp as u32, self.fixed as u32);
         let valid = |bits: u64| if value & !bits == 0 { Some(()) } else { None };
         let status_valid = self.global_valid() | (3 << 62);
@@ -162,8 +232,7 @@ impl Machine {
         Some(())
     }
 
-    /// RDPMC; `None` is #GP.
-    pub(super) fn rdpmc(&self, ecx: u32) -> Option<u64> {
+    fn rdpmc(&self, ecx: u32) -> Option<u64> {
         let index = (ecx & 0xffff) as usize;
         match ecx >> 16 {
             0 if index < self.gp => Some(self.counters[index]),
@@ -173,91 +242,53 @@ impl Machine {
         }
     }
 
-    /// VM-entry: the guest's counters are on.
-    pub(super) fn vm_entry(&mut self) {
+    fn set_user(&mut self, user: bool) {
+        self.user = user;
+    }
+
+    fn vm_entry(&mut self) {
         self.global_ctrl = self.vmcs_global_ctrl;
         self.entry_status = self.status;
     }
 
-    /// One instruction retires, in one slot.
-    pub(super) fn retire(&mut self, user: bool, branch: bool) {
-        self.slot(user);
-        self.complete(user, branch);
+    fn vm_exit(&mut self) {
+        self.vmcs_global_ctrl = core::mem::take(&mut self.global_ctrl);
     }
 
-    /// One slot goes by.
-    ///
-    /// What hardware makes of IA32_PERF_METRICS is known to nobody else. Here it is a number that
-    /// changes with the slots, as good as any other for a hypervisor that has but to carry it around.
-    fn slot(&mut self, user: bool) {
-        if self.fixed <= SLOTS || !self.fixed_enabled(SLOTS, user) {
-            return;
-        }
-        let mut interrupting = self.count(32 + SLOTS, self.fixed_interrupts(SLOTS));
-        if self.has_metrics && self.global_ctrl & (1 << METRICS_BIT) != 0 {
-            assert!(!self.metrics_void, "IA32_PERF_METRICS written before slots");
-            self.metrics = self.metrics.wrapping_add(1);
-            if self.metrics == 0 {
-                self.status |= 1 << METRICS_BIT;
-                interrupting |= 1 << METRICS_BIT;
-            }
-        }
-        self.interrupt(interrupting);
+    /// In one slot.
+    fn retire(&mut self, branch: bool) {
+        self.slot();
+        self.complete(branch);
     }
 
-    /// One instruction is completed, by whomever.
-    pub(super) fn complete(&mut self, user: bool, branch: bool) {
+    fn complete(&mut self, branch: bool) {
         let mut interrupting = 0u64;
         for n in 0..self.gp {
             let selector = self.selectors[n];
             let event = selector & 0xffff;
             let happens = event == 0xc0 || (event == 0xc4 && branch);
-            let mode = 1 << if user { 16 } else { 17 };
+            let mode = 1 << if self.user { 16 } else { 17 };
             let enabled = selector & (1 << 22) != 0 && selector & mode != 0;
             let enough = (selector >> 24) & 0xff <= 1;
             if happens && enabled && enough && self.denied_event != Some(event) {
                 interrupting |= self.count(n, selector & (1 << 20) != 0);
             }
         }
-        if self.fixed > 0 && self.fixed_enabled(0, user) {
+        if self.fixed > 0 && self.fixed_enabled(0) {
             interrupting |= self.count(32, self.fixed_interrupts(0));
         }
-        self.interrupt(interrupting);
+        self.lapic.interrupt(interrupting, self.entry_status);
     }
 
-    fn fixed_enabled(&self, index: usize, user: bool) -> bool {
-        (self.fixed_ctrl >> (4 * index)) & (if user { 2 } else { 1 }) != 0
+    fn writes(&self) -> u32 {
+        self.writes
     }
 
-    fn fixed_interrupts(&self, index: usize) -> bool {
-        (self.fixed_ctrl >> (4 * index)) & 8 != 0
+    fn reads(&self) -> u32 {
+        self.reads.get()
     }
 
-    /// Counts one event if the global control has it; its bit on an overflow that interrupts, or 0.
-    fn count(&mut self, bit: usize, interrupts: bool) -> u64 {
-        if self.global_ctrl & (1 << bit) == 0 {
-            return 0;
-        }
-        self.counters[bit] = (self.counters[bit] + 1) & self.mask();
-        if self.counters[bit] != 0 {
-            return 0;
-        }
-        self.status |= 1 << bit;
-        u64::from(interrupts) << bit
-    }
-
-    /// These bits of the status were set with an interrupt.
-    fn interrupt(&mut self, bits: u64) {
-        let told_by_status = bits & !self.entry_status != 0;
-        if bits == 0 || self.lvtpc_masked || (self.pmi_is_late && told_by_status) {
-            return;
-        }
-        self.lvtpc_masked = true;
-        self.pmis += 1;
-    }
-
-    /// The host counts something of its own, and leaves traces of it.
-    pub(super) fn used_by_host(&mut self, noise: u64) {
+    fn used_by_host(&mut self, noise: u64) {
         for (n, counter) in self.counters.iter_mut().enumerate() {
             *counter = noise.rotate_left(n as u32) & 0xffff_ffff_ffff;
         }
@@ -269,8 +300,11 @@ impl Machine {
         self.claim = 0;
     }
 
-    /// Faults in the hand-over to the host that a guest would not notice.
-    pub(super) fn assert_host_finds_it_clean(&self) {
+    fn assert_ready_to_switch(&self) {
+        assert_eq!(self.global_ctrl, 0, "counters on before VM-entry");
+    }
+
+    fn assert_host_finds_it_clean(&self) {
         assert_eq!(self.global_ctrl, 0);
         assert_eq!(self.fixed_ctrl, 0, "a guest's FIXED_CTR_CTRL");
         assert_eq!(self.status, 0, "a guest's status");

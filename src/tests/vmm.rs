@@ -2,13 +2,13 @@
 
 //! A hypervisor that gives one guest a mediated PMU, on two processors.
 
-use super::machine::Machine;
+use super::cpu::Cpu;
 use crate::{
     caps::{HostPmu, HostVendor, PmuCaps},
     counter::Width,
     filter::EventFilter,
     guest::{GuestPmu, Initiator},
-    intel::Intel,
+    intercepts::Free,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
     pmi::{Lvtpc, Pmi},
@@ -104,13 +104,15 @@ pub(super) fn host_without_metrics() -> HostPmu {
     host
 }
 
-pub(super) struct Vmm {
+pub(super) struct Vmm<C: Cpu> {
     host: HostPmu,
-    cpus: [Machine; 2],
+    cpus: [C; 2],
     cpu: usize,
     pub(super) pmu: GuestPmu,
     filter: Deny,
-    free: Vec<u32>,
+    free: Vec<(u32, Free)>,
+    /// The guest's CPL is 3, or 0.
+    user: bool,
     lvtpc_masked: bool,
     pmi_requested: bool,
     /// PMIs that the guest's local APIC has accepted.
@@ -118,27 +120,23 @@ pub(super) struct Vmm {
     pub(super) exits: u32,
 }
 
-impl Vmm {
+impl<C: Cpu> Vmm<C> {
     /// A guest that is about to execute its first instruction.
-    pub(super) fn new(config: Config, filter: Deny) -> Self {
-        let host = if config.host_metrics {
-            host()
-        } else {
-            host_without_metrics()
-        };
-        let model = Intel::model(&host, &config);
+    pub(super) fn new(config: &C::Config, filter: Deny) -> Self {
+        let host = C::host_pmu(config);
+        let model = C::V::model(&host, config);
         let mut pmu = GuestPmu::default();
         pmu.refresh(model);
         let mut vmm = Self {
-            cpus: [(); 2].map(|()| Machine::host(config.host_metrics)),
+            cpus: [(); 2].map(|()| C::host(config)),
             host,
             cpu: 0,
             pmu,
             filter,
-            free: Intel::intercepts(model.passthrough)
-                .filter(|(_, free)| free.writes)
-                .map(|(msr, _)| msr.address())
+            free: C::V::intercepts(model.passthrough)
+                .map(|(msr, free)| (msr.address(), free))
                 .collect(),
+            user: false,
             lvtpc_masked: true,
             pmi_requested: false,
             pmis: 0,
@@ -148,43 +146,44 @@ impl Vmm {
         vmm
     }
 
-    pub(super) fn cpu(&mut self) -> &mut Machine {
+    pub(super) fn cpu(&mut self) -> &mut C {
         &mut self.cpus[self.cpu]
     }
 
     /// WRMSRs that the hypervisor has done so far.
     pub(super) fn writes(&self) -> u32 {
-        self.cpus.iter().map(|cpu| cpu.writes).sum()
+        self.cpus.iter().map(C::writes).sum()
     }
 
     /// RDPMCs that the hypervisor has done so far.
     pub(super) fn reads(&self) -> u32 {
-        self.cpus.iter().map(|cpu| cpu.reads.get()).sum()
+        self.cpus.iter().map(C::reads).sum()
     }
 
     fn enter(&mut self) {
         if core::mem::take(&mut self.pmi_requested) && !self.lvtpc_masked {
-            self.lvtpc_masked = true;
+            self.lvtpc_masked = self.cpu().lapic().masks_itself;
             self.pmis += 1;
         }
         let cpu = &mut self.cpus[self.cpu];
-        cpu.lvtpc_masked = self.lvtpc_masked;
+        cpu.set_user(self.user);
+        cpu.lapic().lvtpc_masked = self.lvtpc_masked;
         let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
-        let writes = cpu.writes;
-        let elided = switch::load::<Intel>(&mut self.pmu, cpu, lvtpc);
+        let writes = cpu.writes();
+        let elided = switch::load::<C::V>(&mut self.pmu, cpu, lvtpc);
         let counters = self.pmu.model().counters.len();
-        assert!(elided <= counters && counters - elided <= cpu.writes - writes);
-        assert_eq!(cpu.global_ctrl, 0, "counters on before VM-entry");
+        assert!(elided <= counters && counters - elided <= cpu.writes() - writes);
+        cpu.assert_ready_to_switch();
         cpu.vm_entry();
     }
 
     fn leave(&mut self) {
         self.exits += 1;
         let cpu = &mut self.cpus[self.cpu];
-        cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
-        let pmi = switch::put::<Intel>(&mut self.pmu, cpu);
+        cpu.vm_exit();
+        let pmi = switch::put::<C::V>(&mut self.pmu, cpu);
         // Hardware's own vector comes when interrupts go on, which is after `put`.
-        let vector = core::mem::take(&mut cpu.pmis) > 0;
+        let vector = core::mem::take(&mut cpu.lapic().pmis) > 0;
         self.pmi_requested |= vector || pmi == Pmi::Owed;
         cpu.assert_host_finds_it_clean();
     }
@@ -205,50 +204,47 @@ impl Vmm {
     }
 
     /// Another guest with all counters on, and with a PMI that it takes along, runs meanwhile.
-    pub(super) fn other_guest_runs(&mut self, noise: u64) {
+    pub(super) fn other_guest_runs(&mut self) {
         self.exit(|vmm| {
             let mut other = GuestPmu::default();
-            other.refresh(Intel::model(&vmm.host, &FULL));
-            let writes = (0x186..0x18e)
-                .map(|msr| (msr, 0x53_00c0))
-                .chain((0x4c1..0x4c9).map(|msr| (msr, noise.rotate_left(msr) & 0xffff_ffff_ffff)))
-                .chain([
-                    (0x4c1, 0xffff_ffff_ffff),
-                    (0x38d, 0xbbbb),
-                    (0x38f, 0xf_0000_00ff),
-                ]);
-            for (msr, value) in writes {
-                let register = Intel::register(other.model(), Msr::new(msr)).unwrap();
+            other.refresh(C::V::model(&vmm.host, &C::FULL));
+            for &(msr, value) in C::EVERYTHING {
+                let register = C::V::register(other.model(), Msr::new(msr)).unwrap();
                 let by = Initiator::Guest;
-                let written = other.write::<Intel>(register, value, by, &Deny::default());
+                let written = other.write::<C::V>(register, value, by, &Deny::default());
                 written.unwrap();
             }
             let cpu = &mut vmm.cpus[vmm.cpu];
-            cpu.lvtpc_masked = false;
-            let _ = switch::load::<Intel>(&mut other, cpu, Lvtpc::new(0));
+            cpu.set_user(false);
+            cpu.lapic().lvtpc_masked = false;
+            let _ = switch::load::<C::V>(&mut other, cpu, Lvtpc::new(0));
             cpu.vm_entry();
-            cpu.retire(false, false);
-            cpu.vmcs_global_ctrl = core::mem::take(&mut cpu.global_ctrl);
-            assert_eq!(switch::put::<Intel>(&mut other, cpu), Pmi::Owed);
-            assert_eq!(core::mem::take(&mut cpu.pmis), 1);
+            cpu.retire(false);
+            cpu.vm_exit();
+            assert_eq!(switch::put::<C::V>(&mut other, cpu), Pmi::Owed);
+            assert_eq!(core::mem::take(&mut cpu.lapic().pmis), 1);
             cpu.assert_host_finds_it_clean();
         });
     }
 
+    /// Which accesses of `msr` do not exit.
+    fn free(&mut self, msr: u32) -> Free {
+        if self.cpu().is_hidden(msr) {
+            return Free::NOTHING;
+        }
+        let row = self.free.iter().find(|row| row.0 == msr);
+        row.map_or(Free::NOTHING, |row| row.1)
+    }
+
     pub(super) fn rdmsr(&mut self, msr: u32) -> Option<u64> {
-        if self.free.contains(&msr) {
+        if self.free(msr).reads {
             return self.cpu().rdmsr(msr);
         }
-        let mut value = None;
-        self.exit(|vmm| {
-            let register = Intel::register(vmm.pmu.model(), Msr::new(msr));
-            value = register.map(|r| vmm.pmu.read(r));
-        });
-        value
+        self.get_msr(msr)
     }
 
     pub(super) fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()> {
-        if self.free.contains(&msr) {
+        if self.free(msr).writes {
             return self.cpu().wrmsr(msr, value);
         }
         let mut written = None;
@@ -267,49 +263,57 @@ impl Vmm {
     pub(super) fn get_msr(&mut self, msr: u32) -> Option<u64> {
         let mut value = None;
         self.exit(|vmm| {
-            let register = Intel::register(vmm.pmu.model(), Msr::new(msr));
+            let register = C::V::register(vmm.pmu.model(), Msr::new(msr));
             value = register.map(|register| vmm.pmu.read(register));
         });
         value
     }
 
     fn emulate_wrmsr(&mut self, msr: u32, value: u64, by: Initiator) -> Option<()> {
-        let register = Intel::register(self.pmu.model(), Msr::new(msr))?;
+        let register = C::V::register(self.pmu.model(), Msr::new(msr))?;
         self.pmu
-            .write::<Intel>(register, value, by, &self.filter)
+            .write::<C::V>(register, value, by, &self.filter)
             .ok()
     }
 
     pub(super) fn rdpmc(&mut self, ecx: u32) -> Option<u64> {
-        if self.pmu.model().passthrough.rdpmc {
+        if self.pmu.model().passthrough.rdpmc && !self.cpu().hides_rdpmc() {
             return self.cpu().rdpmc(ecx);
         }
         let mut value = None;
         self.exit(|vmm| {
-            let operand = Intel::rdpmc(vmm.pmu.model(), ecx);
+            let operand = C::V::rdpmc(vmm.pmu.model(), ecx);
             value = operand.map(|operand| vmm.pmu.rdpmc(operand));
         });
         value
     }
 
+    fn set_user(&mut self, user: bool) {
+        self.user = user;
+        self.cpu().set_user(user);
+    }
+
     /// The guest retires an instruction in hardware.
     pub(super) fn run(&mut self, user: bool, branch: bool) {
-        self.cpu().retire(user, branch);
-        if self.cpu().pmis > 0 {
+        self.set_user(user);
+        self.cpu().retire(branch);
+        if self.cpu().lapic().pmis > 0 {
             self.exit(|_| {});
         }
     }
 
     /// As above, but the guest exits, and a PMI is too late to arrive as the guest's.
     pub(super) fn run_and_exit(&mut self, user: bool, branch: bool) {
-        self.cpu().pmi_is_late = true;
-        self.cpu().retire(user, branch);
-        self.cpu().pmi_is_late = false;
+        self.set_user(user);
+        self.cpu().lapic().pmi_is_late = true;
+        self.cpu().retire(branch);
+        self.cpu().lapic().pmi_is_late = false;
         self.exit(|_| {});
     }
 
     /// The guest's instruction exits, and is completed by the hypervisor.
     pub(super) fn emulate(&mut self, user: bool, branch: bool) {
+        self.set_user(user);
         self.exit(|vmm| {
             let mut owed = vmm.pmu.retire(Retired::Instruction, || user) == Pmi::Owed;
             if branch {
@@ -327,6 +331,6 @@ impl Vmm {
     /// User space changes the event filter.
     pub(super) fn set_filter(&mut self, filter: Deny) {
         self.filter = filter;
-        self.exit(|vmm| vmm.pmu.refilter::<Intel>(&filter));
+        self.exit(|vmm| vmm.pmu.refilter::<C::V>(&filter));
     }
 }

@@ -1,0 +1,637 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! AMD's core performance counters with SVM, counting instructions and branches; and registers of
+//! guests on such processors.
+
+use super::{
+    cpu::{Cpu, Lapic},
+    vmm::Deny,
+};
+use crate::{
+    amd::Amd,
+    caps::{self, HostPmu, HostVendor, PmuCaps},
+    counter::{Counter, CounterSet, Kind, Width},
+    filter::AllowAll,
+    guest::{GeneralProtection, GuestPmu, Initiator},
+    intercepts::Free,
+    model::{CpuidLeaf, GuestConfig},
+    msr::{EventSelector, Msr},
+    switch::Hw,
+    vendor::Vendor,
+};
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+const GUEST_ONLY: u64 = 1 << 40;
+const HOST_ONLY: u64 = 1 << 41;
+const ENABLE: u64 = 1 << 22;
+/// Bits of a selector that exist.
+const SELECTOR: u64 = 0x30f_ffd7_ffff;
+const COUNTER: u64 = (1 << 48) - 1;
+
+/// What CPUID says of a PMU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Config {
+    /// PerfMonV2.
+    pub(super) v2: bool,
+    /// PerfCtrExtCore.
+    pub(super) core: bool,
+    /// Counters in leaf 8000_0022H.
+    pub(super) counters: u32,
+}
+
+/// A guest that has everything.
+pub(super) const FULL: Config = Config {
+    v2: true,
+    core: true,
+    counters: 6,
+};
+
+impl Config {
+    fn number(&self) -> usize {
+        match (self.v2, self.core) {
+            (true, _) => self.counters.min(6) as usize,
+            (false, true) => 6,
+            (false, false) => 4,
+        }
+    }
+}
+
+impl GuestConfig for Config {
+    fn cpuid(&self, leaf: u32, _index: u32) -> Option<CpuidLeaf> {
+        let none = CpuidLeaf::default();
+        match leaf {
+            0x8000_0001 => Some(CpuidLeaf {
+                ecx: u32::from(self.core) << 23,
+                ..none
+            }),
+            0x8000_0022 => Some(CpuidLeaf {
+                eax: u32::from(self.v2),
+                ebx: self.counters,
+                ..none
+            }),
+            _ => None,
+        }
+    }
+
+    fn perf_capabilities(&self) -> u64 {
+        0
+    }
+}
+
+/// A Genoa, but for the counters that are not a core's.
+fn genoa() -> HostPmu {
+    HostPmu {
+        vendor: HostVendor::Amd,
+        mediated: true,
+        pmu_enabled: true,
+        msr_bitmap: true,
+        rdpmc_exiting: true,
+        pmu: PmuCaps {
+            version: 2,
+            gp: 6,
+            gp_width: Width::new(48),
+            ..PmuCaps::default()
+        },
+        ..HostPmu::default()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    config: Config,
+    denied_event: Option<u64>,
+    counters: [u64; 6],
+    selectors: [u64; 6],
+    global_ctrl: u64,
+    status: u64,
+    /// The guest runs, or would if this were not a bare machine, in user mode.
+    user: bool,
+    in_guest: bool,
+    /// There is no SVM, and HostOnly and GuestOnly mean nothing.
+    is_bare: bool,
+    lapic: Lapic,
+    /// The status as of the last VMRUN.
+    entry_status: u64,
+    /// Counters that exit.
+    hidden: CounterSet,
+    writes: u32,
+    reads: Cell<u32>,
+    claim: u64,
+}
+
+impl Machine {
+    fn valid(&self) -> u64 {
+        (1 << self.config.number()) - 1
+    }
+
+    /// The counter at `msr`, and whether it is its selector.
+    fn decode(&self, msr: u32) -> Option<(usize, bool)> {
+        let (index, is_selector) = match msr {
+            0xc001_0000..=0xc001_0003 => (msr & 3, true),
+            0xc001_0004..=0xc001_0007 => (msr & 3, false),
+            0xc001_0200..=0xc001_020f if self.config.core => ((msr & 0xf) / 2, msr & 1 == 0),
+            _ => return None,
+        };
+        ((index as usize) < self.config.number()).then_some((index as usize, is_selector))
+    }
+
+    /// One instruction retires, in the world and mode that the processor is in.
+    fn count(&mut self, branch: bool) {
+        let world = if self.in_guest { GUEST_ONLY } else { HOST_ONLY };
+        let mode = 1 << if self.user && self.in_guest { 16 } else { 17 };
+        let mut interrupting = 0;
+        for n in 0..6 {
+            let selector = self.selectors[n];
+            let event = selector & 0xf_0000_00ff;
+            let happens = event == 0xc0 || (event == 0xc2 && branch);
+            let everywhere = self.is_bare || selector & (GUEST_ONLY | HOST_ONLY) == 0;
+            let here = everywhere || selector & world != 0;
+            let enabled = selector & ENABLE != 0 && selector & mode != 0;
+            let enough = (selector >> 24) & 0xff <= 1;
+            let counts = self.global_ctrl & (1 << n) != 0 && self.denied_event != Some(event);
+            if !(happens && here && enabled && enough && counts) {
+                continue;
+            }
+            self.counters[n] = (self.counters[n] + 1) & COUNTER;
+            if self.counters[n] == 0 {
+                self.status |= 1 << n;
+                interrupting |= (selector >> 20 & 1) << n;
+            }
+        }
+        self.lapic.interrupt(interrupting, self.entry_status);
+    }
+}
+
+impl Cpu for Machine {
+    type V = Amd;
+    type Config = Config;
+
+    const FULL: Config = FULL;
+    const EVERYTHING: &'static [(u32, u64)] = &[
+        (0xc001_0200, 0x53_00c0),
+        (0xc001_0202, 0x53_00c0),
+        (0xc001_0204, 0x53_00c2),
+        (0xc001_0206, 0x30f_ff57_ff00),
+        (0xc001_0207, 0x1234_5678_9abc),
+        (0xc001_0201, COUNTER),
+        (0xc000_0301, 0x3f),
+    ];
+
+    fn bare(config: &Config) -> Self {
+        Self {
+            global_ctrl: (1 << config.number()) - 1,
+            in_guest: true,
+            is_bare: true,
+            ..Self::host(config)
+        }
+    }
+
+    fn host(config: &Config) -> Self {
+        Self {
+            config: *config,
+            denied_event: None,
+            counters: [0; 6],
+            selectors: [0; 6],
+            global_ctrl: 0,
+            status: 0,
+            user: false,
+            in_guest: false,
+            is_bare: false,
+            lapic: Lapic::new(false),
+            entry_status: 0,
+            hidden: CounterSet::EMPTY,
+            writes: 0,
+            reads: Cell::new(0),
+            claim: 0,
+        }
+    }
+
+    fn host_pmu(_config: &Config) -> HostPmu {
+        genoa()
+    }
+
+    fn lapic(&mut self) -> &mut Lapic {
+        &mut self.lapic
+    }
+
+    fn deny(&mut self, event: Option<u64>) {
+        self.denied_event = event;
+    }
+
+    fn rdmsr(&self, msr: u32) -> Option<u64> {
+        if self.config.v2 {
+            match msr {
+                0xc000_0300 => return Some(self.status),
+                0xc000_0301 => return Some(self.global_ctrl),
+                0xc000_0302 | 0xc000_0303 => return Some(0),
+                _ => {}
+            }
+        }
+        let (index, is_selector) = self.decode(msr)?;
+        Some(if is_selector {
+            self.selectors[index]
+        } else {
+            self.counters[index]
+        })
+    }
+
+    fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()> {
+        if self.config.v2 {
+            let bits = value & self.valid();
+            match msr {
+                0xc000_0300 => return Some(()),
+                0xc000_0301 => {
+                    self.global_ctrl = bits;
+                    return Some(());
+                }
+                0xc000_0302 => {
+                    self.status &= !bits;
+                    return Some(());
+                }
+                0xc000_0303 => {
+                    self.status |= bits;
+                    return Some(());
+                }
+                _ => {}
+            }
+        }
+        let (index, is_selector) = self.decode(msr)?;
+        if is_selector {
+            self.selectors[index] = value & SELECTOR;
+        } else {
+            self.counters[index] = value & COUNTER;
+        }
+        Some(())
+    }
+
+    fn rdpmc(&self, ecx: u32) -> Option<u64> {
+        let exists = (ecx as usize) < self.config.number();
+        exists.then(|| self.counters[ecx as usize])
+    }
+
+    fn is_hidden(&self, msr: u32) -> bool {
+        let counter = match self.decode(msr) {
+            Some((index, false)) => Counter::gp(index),
+            _ => None,
+        };
+        counter.is_some_and(|counter| self.hidden.contains(counter))
+    }
+
+    fn hides_rdpmc(&self) -> bool {
+        !self.hidden.is_empty()
+    }
+
+    fn set_user(&mut self, user: bool) {
+        self.user = user;
+    }
+
+    /// A few instructions of the host, and VMRUN, which counts in the guest.
+    fn vm_entry(&mut self) {
+        self.count(true);
+        assert!(self.lapic.pmis == 0, "an overflow in the host");
+        self.in_guest = true;
+        self.entry_status = self.status;
+        self.count(true);
+        assert!(self.lapic.pmis == 0, "VMRUN overflows a counter");
+    }
+
+    fn vm_exit(&mut self) {
+        self.in_guest = false;
+        self.count(true);
+    }
+
+    fn retire(&mut self, branch: bool) {
+        self.count(branch);
+    }
+
+    fn complete(&mut self, branch: bool) {
+        self.count(branch);
+    }
+
+    fn writes(&self) -> u32 {
+        self.writes
+    }
+
+    fn reads(&self) -> u32 {
+        self.reads.get()
+    }
+
+    fn used_by_host(&mut self, noise: u64) {
+        for (n, counter) in self.counters.iter_mut().enumerate() {
+            *counter = noise.rotate_left(n as u32) & COUNTER;
+        }
+        for (n, selector) in self.selectors.iter_mut().enumerate() {
+            *selector = noise.rotate_left(n as u32) & SELECTOR & !ENABLE;
+        }
+        self.status = noise & 0x3f;
+        self.claim = 0;
+    }
+
+    fn assert_ready_to_switch(&self) {
+        assert!(!self.in_guest);
+    }
+
+    fn assert_host_finds_it_clean(&self) {
+        assert_eq!(self.global_ctrl, 0);
+        assert_eq!(self.status, 0, "a guest's status");
+        for selector in self.selectors {
+            assert_eq!(selector & ENABLE, 0, "an enabled selector");
+        }
+    }
+}
+
+/// The next claim on any machine's counters.
+static NEXT_CLAIM: AtomicU64 = AtomicU64::new(1);
+
+fn index(counter: Counter) -> usize {
+    match counter.kind() {
+        Kind::Gp(n) => n as usize,
+        Kind::Fixed(_) => panic!("a fixed counter"),
+    }
+}
+
+impl Hw for Machine {
+    fn claim_counters(&mut self, claim: u64) -> u64 {
+        if claim == 0 || self.claim != claim {
+            self.claim = NEXT_CLAIM.fetch_add(1, Ordering::Relaxed);
+        }
+        self.claim
+    }
+
+    fn counter(&self, counter: Counter) -> u64 {
+        self.reads.set(self.reads.get() + 1);
+        self.counters[index(counter)]
+    }
+
+    fn set_counter(&mut self, counter: Counter, value: u64) {
+        assert_eq!(value & !COUNTER, 0, "reserved bits of a counter");
+        self.writes += 1;
+        self.counters[index(counter)] = value;
+    }
+
+    fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
+        let bits = selector.bits();
+        assert_eq!(self.global_ctrl, 0, "a switch while counters are on");
+        assert!(bits == 0 || bits & (GUEST_ONLY | HOST_ONLY) == GUEST_ONLY);
+        self.writes += 1;
+        self.selectors[index(counter)] = bits;
+    }
+
+    fn status(&self) -> u64 {
+        self.status
+    }
+
+    fn clear_status(&mut self, bits: u64) {
+        self.writes += 1;
+        self.status &= !bits;
+    }
+
+    fn set_status(&mut self, bits: u64) {
+        self.writes += 1;
+        self.status |= bits;
+    }
+
+    fn take_global_ctrl(&mut self) -> u64 {
+        core::mem::take(&mut self.global_ctrl)
+    }
+
+    fn give_global_ctrl(&mut self, ctrl: u64) {
+        self.global_ctrl = ctrl;
+    }
+
+    fn in_user_mode(&self) -> bool {
+        self.user
+    }
+
+    fn hide(&mut self, counters: CounterSet) {
+        self.hidden = counters;
+    }
+
+    fn reveal(&mut self) {
+        self.hidden = CounterSet::EMPTY;
+    }
+}
+
+fn guest(config: &Config) -> GuestPmu {
+    let mut pmu = GuestPmu::default();
+    pmu.refresh(Amd::model(&genoa(), config));
+    pmu
+}
+
+fn read(pmu: &GuestPmu, msr: u32) -> Option<u64> {
+    Amd::register(pmu.model(), Msr::new(msr)).map(|r| pmu.read(r))
+}
+
+fn write(pmu: &mut GuestPmu, msr: u32, value: u64, by: Initiator) -> Result<(), GeneralProtection> {
+    let register = Amd::register(pmu.model(), Msr::new(msr)).ok_or(GeneralProtection)?;
+    pmu.write::<Amd>(register, value, by, &AllowAll)
+}
+
+/// Every MSR that a guest with `config` has.
+fn all_msrs(config: &Config) -> Vec<u32> {
+    let pmu = guest(config);
+    (0..0x2000)
+        .chain(0xc000_0000..0xc000_2000)
+        .chain(0xc001_0000..0xc001_2000)
+        .filter(|msr| read(&pmu, *msr).is_some())
+        .collect()
+}
+
+const LEGACY: core::ops::Range<u32> = 0xc001_0000..0xc001_0008;
+
+#[test]
+fn which_registers_a_guest_has_depends_on_cpuid() {
+    let global = 0xc000_0300..0xc000_0304;
+    let full: Vec<u32> = global
+        .chain(LEGACY)
+        .chain(0xc001_0200..0xc001_020c)
+        .collect();
+    assert_eq!(all_msrs(&FULL), full);
+
+    let v1 = Config { v2: false, ..FULL };
+    assert_eq!(all_msrs(&v1), full[4..]);
+
+    let legacy = Config { core: false, ..v1 };
+    assert_eq!(all_msrs(&legacy), Vec::from_iter(LEGACY));
+
+    let three = Config {
+        counters: 3,
+        ..FULL
+    };
+    assert_eq!(all_msrs(&three).len(), 4 + 6 + 6);
+    assert_eq!(read(&guest(&three), 0xc001_0003), None);
+    // It is the PMU's all the same, and faults.
+    assert!(Amd::is_valid(guest(&three).model(), Msr::new(0xc001_0003)));
+    assert!(!Amd::is_valid(guest(&three).model(), Msr::new(0xc001_0206)));
+}
+
+#[test]
+fn reserved_bits_and_writes_of_the_status_do_nothing() {
+    for by in [Initiator::Guest, Initiator::Host] {
+        let mut pmu = guest(&FULL);
+        for (msr, valid) in [
+            (0xc001_0200, SELECTOR),
+            (0xc001_0001, SELECTOR),
+            (0xc001_0201, COUNTER),
+            (0xc001_0005, COUNTER),
+            (0xc000_0301, 0x3f),
+        ] {
+            assert_eq!(write(&mut pmu, msr, u64::MAX, by), Ok(()), "{msr:#x}");
+            assert_eq!(read(&pmu, msr), Some(valid), "{msr:#x}");
+        }
+    }
+    let mut pmu = guest(&FULL);
+    assert_eq!(write(&mut pmu, 0xc000_0300, 5, Initiator::Guest), Ok(()));
+    assert_eq!(read(&pmu, 0xc000_0300), Some(0));
+    assert_eq!(write(&mut pmu, 0xc000_0300, 5, Initiator::Host), Ok(()));
+    for msr in [0xc000_0302, 0xc000_0303] {
+        assert_eq!(write(&mut pmu, msr, 2 + 4, Initiator::Host), Ok(()));
+        assert_eq!(read(&pmu, 0xc000_0300), Some(5), "{msr:#x}");
+    }
+    assert!(write(&mut pmu, 0xc000_0300, 0x40, Initiator::Host).is_err());
+    assert_eq!(write(&mut pmu, 0xc000_0302, !4, Initiator::Guest), Ok(()));
+    assert_eq!(read(&pmu, 0xc000_0300), Some(4));
+    assert_eq!(write(&mut pmu, 0xc000_0303, !4, Initiator::Guest), Ok(()));
+    assert_eq!(read(&pmu, 0xc000_0300), Some(0x3f));
+}
+
+#[test]
+fn hardware_gets_guest_only_whatever_the_guest_wants() {
+    let counter = Counter::gp(0).unwrap();
+    for world in [0, GUEST_ONLY, HOST_ONLY, GUEST_ONLY | HOST_ONLY] {
+        let mut pmu = guest(&FULL);
+        let written = 0xf_0053_01c0 | world;
+        assert_eq!(
+            write(&mut pmu, 0xc001_0200, written, Initiator::Guest),
+            Ok(())
+        );
+        assert_eq!(read(&pmu, 0xc001_0200), Some(written));
+        assert_eq!(read(&pmu, 0xc001_0000), Some(written));
+        assert_eq!(pmu.hw_selector(counter).bits(), 0xf_0053_01c0 | GUEST_ONLY);
+    }
+}
+
+#[test]
+fn a_filtered_or_disabled_event_reaches_hardware_not_even_as_guest_only() {
+    let mut pmu = guest(&FULL);
+    let register = Amd::register(pmu.model(), Msr::new(0xc001_0200)).unwrap();
+    for (value, filter) in [(0x13_00c0, Deny(None)), (0x53_00c0, Deny(Some(0xc0)))] {
+        let written = pmu.write::<Amd>(register, value, Initiator::Guest, &filter);
+        assert_eq!(written, Ok(()));
+        assert!(pmu.programmed().is_empty());
+        assert_eq!(pmu.hw_selector(Counter::gp(0).unwrap()).bits(), 0);
+    }
+}
+
+#[test]
+fn what_is_free_depends_on_host_and_guest() {
+    let free = |host: &HostPmu, config: Config| {
+        let model = Amd::model(host, &config);
+        let table: Vec<_> = Amd::intercepts(model.passthrough).collect();
+        let of = |free: Free| -> Vec<u32> {
+            let rows = table.iter().filter(|(_, row)| *row == free);
+            rows.map(|(msr, _)| msr.address()).collect()
+        };
+        let reads_only = of(Free::all_if(true).without_writes());
+        let mut both = of(Free::all_if(true));
+        both.sort_unstable();
+        (model.passthrough.rdpmc, reads_only, both)
+    };
+    let legacy = 0xc001_0004..0xc001_0008;
+    let core = |n: u32| (0..n).map(|n| 0xc001_0201 + 2 * n);
+    let global = 0xc000_0301..0xc000_0303;
+
+    let all: Vec<u32> = global.chain(legacy.clone()).chain(core(6)).collect();
+    assert_eq!(free(&genoa(), FULL), (true, vec![0xc000_0300], all.clone()));
+
+    let real = HostPmu {
+        rdpmc_beyond_core: true,
+        ..genoa()
+    };
+    assert_eq!(free(&real, FULL), (false, vec![0xc000_0300], all));
+
+    let five = legacy.clone().chain(core(5)).collect();
+    let config = Config {
+        counters: 5,
+        ..FULL
+    };
+    assert_eq!(free(&genoa(), config), (false, vec![], five));
+
+    let v1 = Config { v2: false, ..FULL };
+    let six = legacy.clone().chain(core(6)).collect();
+    assert_eq!(free(&genoa(), v1), (false, vec![], six));
+
+    let oldest = Config { core: false, ..v1 };
+    assert_eq!(free(&genoa(), oldest), (false, vec![], legacy.collect()));
+}
+
+#[test]
+fn every_register_is_intercepted_or_not_once() {
+    let mut msrs: Vec<u32> = Amd::intercepts(Default::default())
+        .map(|(msr, _)| msr.address())
+        .collect();
+    msrs.sort_unstable();
+    assert_eq!(msrs, all_msrs(&FULL));
+}
+
+#[test]
+fn rdpmc_goes_by_number() {
+    let pmu = guest(&Config {
+        counters: 5,
+        ..FULL
+    });
+    for ecx in 0..5 {
+        assert!(Amd::rdpmc(pmu.model(), ecx).is_some());
+    }
+    for ecx in [5, 6, 9, 10, 15, 0x4000_0000, 0x8000_0000, u32::MAX] {
+        assert!(Amd::rdpmc(pmu.model(), ecx).is_none(), "{ecx:#x}");
+    }
+}
+
+#[test]
+fn requirements() {
+    let lacking = |host: HostPmu| {
+        caps::check(&host, Amd::REQUIREMENTS)
+            .map_err(|m| m.to_string())
+            .err()
+    };
+    assert_eq!(lacking(genoa()), None);
+
+    let mut zen3 = genoa();
+    zen3.mediated = false;
+    zen3.pmu.version = 1;
+    assert_eq!(
+        lacking(zen3).as_deref(),
+        Some("perf's mediated PMU support (CONFIG_PERF_GUEST_MEDIATED_PMU), PerfMonV2")
+    );
+    let mut fewer = genoa();
+    fewer.pmu.gp = 4;
+    assert_eq!(
+        lacking(fewer).as_deref(),
+        Some("six core performance counters")
+    );
+}
+
+#[test]
+fn save_and_restore_is_an_identity() {
+    let mut pmu = guest(&FULL);
+    for (n, msr) in (0..).zip(0xc001_0200..0xc001_020c) {
+        let value = 0x303_0053_00c0u64.rotate_left(n);
+        assert_eq!(write(&mut pmu, msr, value, Initiator::Guest), Ok(()));
+    }
+    write(&mut pmu, 0xc000_0300, 0x15, Initiator::Host).unwrap();
+    write(&mut pmu, 0xc000_0301, 0x2a, Initiator::Host).unwrap();
+
+    let mut fresh = guest(&FULL);
+    for msr in all_msrs(&FULL) {
+        let saved = read(&pmu, msr).unwrap();
+        assert_eq!(write(&mut fresh, msr, saved, Initiator::Host), Ok(()));
+    }
+    for msr in all_msrs(&FULL) {
+        assert_eq!(read(&fresh, msr), read(&pmu, msr), "{msr:#x}");
+    }
+    assert_eq!(fresh.programmed(), pmu.programmed());
+}

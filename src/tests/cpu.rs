@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a hypervisor and a guest, or whoever owns the bare machine, want of a processor.
+
+use crate::{caps::HostPmu, model::GuestConfig, switch::Hw, vendor::Vendor};
+use std::fmt::Debug;
+
+/// A processor with a PMU, as the vendor's manual describes it.
+pub(super) trait Cpu: Hw {
+    /// The rules under test.
+    type V: Vendor;
+    /// What user space makes of a guest's PMU.
+    type Config: GuestConfig + Copy + Debug;
+
+    /// A guest that has everything.
+    const FULL: Self::Config;
+
+    /// Register writes that have all counters of a full guest count, the first instruction raise a
+    /// PMI, and no value left alone that the guest is to lose nothing of.
+    const EVERYTHING: &'static [(u32, u64)];
+
+    /// What the guest with `config` runs on, were it a machine.
+    fn bare(config: &Self::Config) -> Self;
+
+    /// A processor of a host that can have such guests, as it is when KVM is loaded: nothing counts.
+    fn host(config: &Self::Config) -> Self;
+
+    /// The PMU of that host.
+    fn host_pmu(config: &Self::Config) -> HostPmu;
+
+    fn lapic(&mut self) -> &mut Lapic;
+
+    /// Keeps `event` from counting: what an event filter makes of a guest's counter.
+    fn deny(&mut self, event: Option<u64>);
+
+    /// RDMSR; `None` is #GP.
+    fn rdmsr(&self, msr: u32) -> Option<u64>;
+
+    /// WRMSR; `None` is #GP.
+    fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()>;
+
+    /// RDPMC; `None` is #GP.
+    fn rdpmc(&self, ecx: u32) -> Option<u64>;
+
+    /// Is there an intercept of `msr` for this stay in the guest?
+    fn is_hidden(&self, _msr: u32) -> bool {
+        false
+    }
+
+    /// Is there one of RDPMC?
+    fn hides_rdpmc(&self) -> bool {
+        false
+    }
+
+    /// The guest's CPL is 3, or 0.
+    fn set_user(&mut self, user: bool);
+
+    /// The guest is entered: its counters are on.
+    fn vm_entry(&mut self);
+
+    /// The guest is left: its counters are off.
+    fn vm_exit(&mut self);
+
+    /// One instruction of the guest retires.
+    fn retire(&mut self, branch: bool);
+
+    /// One is completed, by whomever.
+    fn complete(&mut self, branch: bool);
+
+    /// WRMSRs, but for the ones of the guest.
+    fn writes(&self) -> u32;
+
+    /// RDPMCs, but for the ones of the guest.
+    fn reads(&self) -> u32;
+
+    /// The host counts something of its own, and leaves traces of it.
+    fn used_by_host(&mut self, noise: u64);
+
+    /// Faults after a load that nobody would notice.
+    fn assert_ready_to_switch(&self);
+
+    /// Faults in the hand-over to the host that a guest would not notice.
+    fn assert_host_finds_it_clean(&self);
+}
+
+/// The local APIC, as far as LVTPC goes.
+#[derive(Clone, Debug)]
+pub(super) struct Lapic {
+    pub(super) lvtpc_masked: bool,
+    /// LVTPC masks itself when it delivers an interrupt.
+    pub(super) masks_itself: bool,
+    /// PMIs that the local APIC has accepted.
+    pub(super) pmis: u32,
+    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.  Only PMIs of
+    /// which a status bit tells that was clear at VM-entry are ever late, see `switch::put()`.
+    pub(super) pmi_is_late: bool,
+}
+
+impl Lapic {
+    pub(super) fn new(masks_itself: bool) -> Self {
+        Self {
+            lvtpc_masked: true,
+            masks_itself,
+            pmis: 0,
+            pmi_is_late: false,
+        }
+    }
+
+    /// These bits of the status were set with an interrupt; at VM-entry it was `entry_status`.
+    pub(super) fn interrupt(&mut self, bits: u64, entry_status: u64) {
+        let told_by_status = bits & !entry_status != 0;
+        if bits == 0 || self.lvtpc_masked || (self.pmi_is_late && told_by_status) {
+            return;
+        }
+        self.lvtpc_masked = self.masks_itself;
+        self.pmis += 1;
+    }
+}
