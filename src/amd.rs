@@ -308,7 +308,7 @@ fn core_register(model: &Model, msr: Msr) -> Option<Register> {
 /// | register | free when |
 /// | --- | --- |
 /// | PerfCntrGlobalCtl, StatusClr, and reads of PerfCntrGlobalStatus | the guest has PerfMonV2 and all counters of the host |
-/// | RDPMC | the same, and the host has no counters beyond the core's that RDPMC reads |
+/// | RDPMC | the guest has all counters of the host, which has none beyond the core's that RDPMC reads |
 /// | counters | the guest has them, and the register |
 /// | selectors | never: the event filter has its say, and GuestOnly is ours |
 /// | PerfCntrGlobalStatusSet, writes of PerfCntrGlobalStatus | never: see [`Vendor::intercepts`] there |
@@ -316,7 +316,7 @@ fn passthrough(host: &HostPmu, model: &Model) -> Passthrough {
     let all_counters = host.pmu.gp == model.number_of_counters;
     let whole = model.has_global_registers() && all_counters;
     Passthrough {
-        rdpmc: whole && !host.rdpmc_beyond_core,
+        rdpmc: all_counters && !host.rdpmc_beyond_core,
         global: whole,
         counters: model.counters,
         full_width: model.full_width_writes,

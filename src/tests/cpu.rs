@@ -3,7 +3,10 @@
 //! What a hypervisor and a guest, or whoever owns the bare machine, want of a processor.
 
 use crate::{caps::HostPmu, model::GuestConfig, switch::Hw, vendor::Vendor};
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// A processor with a PMU, as the vendor's manual describes it.
 pub(super) trait Cpu: Hw {
@@ -114,5 +117,22 @@ impl Lapic {
         }
         self.lvtpc_masked = self.masks_itself;
         self.pmis += 1;
+    }
+}
+
+/// The next claim on any machine's counters.
+static NEXT_CLAIM: AtomicU64 = AtomicU64::new(1);
+
+/// The last claim on a machine's counters; the default is that the host has had them since.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claim(u64);
+
+impl Claim {
+    /// See [`Hw::claim_counters`].
+    pub(super) fn renew(&mut self, claim: u64) -> u64 {
+        if claim == 0 || self.0 != claim {
+            self.0 = NEXT_CLAIM.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0
     }
 }

@@ -3,7 +3,7 @@
 //! A processor's PMU: architectural performance monitoring, counting instructions and branches.
 
 use super::{
-    cpu::{Cpu, Lapic},
+    cpu::{Claim, Cpu, Lapic},
     vmm::{self, Config},
 };
 use crate::{
@@ -13,10 +13,7 @@ use crate::{
     msr::{EventSelector, FixedCtrCtrl},
     switch::Hw,
 };
-use std::{
-    cell::Cell,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::cell::Cell;
 
 /// Counters of both kinds, indexed by their bits in the global registers.
 const BITS: usize = 36;
@@ -54,8 +51,8 @@ pub(super) struct Machine {
     vmcs_global_ctrl: u64,
     writes: u32,
     reads: Cell<u32>,
-    /// The last claim on the counters, 0 if the host has had them since.
-    claim: u64,
+    /// The last claim on the counters.
+    claim: Claim,
 }
 
 impl Machine {
@@ -149,7 +146,7 @@ impl Cpu for Machine {
             vmcs_global_ctrl: 0,
             writes: 0,
             reads: Cell::new(0),
-            claim: 0,
+            claim: Claim::default(),
         }
     }
 
@@ -297,7 +294,7 @@ impl Cpu for Machine {
         }
         self.status = noise & self.global_valid();
         self.metrics = noise;
-        self.claim = 0;
+        self.claim = Claim::default();
     }
 
     fn assert_ready_to_switch(&self) {
@@ -321,15 +318,9 @@ fn bit(counter: Counter) -> usize {
     }
 }
 
-/// The next claim on any machine's counters.
-static NEXT_CLAIM: AtomicU64 = AtomicU64::new(1);
-
 impl Hw for Machine {
     fn claim_counters(&mut self, claim: u64) -> u64 {
-        if claim == 0 || self.claim != claim {
-            self.claim = NEXT_CLAIM.fetch_add(1, Ordering::Relaxed);
-        }
-        self.claim
+        self.claim.renew(claim)
     }
 
     fn counter(&self, counter: Counter) -> u64 {
