@@ -32,7 +32,8 @@ static void guest_run_programs(uint64_t first, uint64_t nr)
 	uint64_t i;
 
 	x2apic_enable();
-	fuzz_wrmsr(FUZZ_X2APIC_LVTT, FUZZ_LVTT_DEADLINE | FUZZ_LVT_MASKED);
+	guest_fuzz.is_amd = host_cpu_is_amd;
+	fuzz_mask_timer(&guest_fuzz);
 	guest_fuzz.nr_gp = guest_nr_gp();
 	guest_fuzz.nr_fixed = guest_nr_fixed();
 	for (i = 0; i < nr; i++) {
@@ -180,7 +181,7 @@ static int dump(uint64_t number)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	if (argc == 3 && !strcmp(argv[1], "--dump"))
 		return dump(strtoull(argv[2], NULL, 0));
 	return test_harness_run(argc, argv);

@@ -124,7 +124,7 @@ static void set_up_interrupts(void)
 
 	fuzz_wrmsr(APIC_BASE_MSR, 0xfee00900 | APIC_X2APIC);
 	fuzz_wrmsr(X2APIC_SVR, 0x1ff);
-	fuzz_wrmsr(FUZZ_X2APIC_LVTT, FUZZ_LVTT_DEADLINE | FUZZ_LVT_MASKED);
+	fuzz_mask_timer(&fuzz);
 }
 
 static void run_programs(uint64_t first, uint64_t nr)
@@ -155,21 +155,40 @@ static void dump(uint64_t number)
 	}
 }
 
+struct cpuid {
+	uint32_t eax, ebx, ecx, edx;
+};
+
+static struct cpuid cpuid(uint32_t leaf)
+{
+	struct cpuid c = { .eax = leaf };
+
+	asm volatile("cpuid" : "+a"(c.eax), "=b"(c.ebx), "+c"(c.ecx), "=d"(c.edx));
+	return c;
+}
+
+static void find_pmu(void)
+{
+	/* "Auth" */
+	fuzz.is_amd = cpuid(0).ebx == 0x68747541;
+	if (fuzz.is_amd) {
+		fuzz.nr_gp = cpuid(0x80000022).ebx & 0xf;
+	} else {
+		fuzz.nr_gp = (cpuid(10).eax >> 8) & 0xff;
+		fuzz.nr_fixed = cpuid(10).edx & 0x1f;
+	}
+}
+
 void bsp_main(void);
 void bsp_main(void)
 {
-	uint32_t eax = 10, ebx, ecx = 0, edx;
-
 	outb(COM1 + 3, 0x80);
 	outb(COM1, 1);
 	outb(COM1 + 1, 0);
 	outb(COM1 + 3, 3);
 	put_char('\n');
+	find_pmu();
 	set_up_interrupts();
-
-	asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-	fuzz.nr_gp = (eax >> 8) & 0xff;
-	fuzz.nr_fixed = edx & 0x1f;
 	if (FUZZ_DUMP >= 0)
 		dump(FUZZ_DUMP);
 	else

@@ -3,7 +3,8 @@
 #
 # run.sh BOCHS OUTDIR: run OUTDIR/fuzz.iso and print what comes, up to its "end".
 #
-# BIOS and VGABIOS name the ROM images, TIMEOUT the seconds that a run may take.
+# BIOS and VGABIOS name the ROM images, TIMEOUT the seconds that a run may take,
+# MODEL the processor (sapphire_rapids).
 
 set -u
 if [ $# != 2 ]; then
@@ -14,7 +15,7 @@ bochs=$1
 out=$(cd "$2" && pwd)
 rm -f "$out/console"
 cat >"$out/bochsrc" <<END
-cpu: model=sapphire_rapids, count=1, ips=100000000, ignore_bad_msrs=0, reset_on_triple_fault=0
+cpu: model=${MODEL:-sapphire_rapids}, count=1, ips=100000000, ignore_bad_msrs=0, reset_on_triple_fault=0
 memory: guest=128, host=128
 romimage: file="${BIOS:-/usr/share/bochs/BIOS-bochs-latest}"
 vgaromimage: file="${VGABIOS:-/usr/share/vgabios/vgabios.bin}"

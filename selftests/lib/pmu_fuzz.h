@@ -16,6 +16,10 @@
  * meanwhile: whether the WRMSR that switches it counts itself is nothing that
  * the manual says.
  *
+ * AMD's programs are made likewise, of its registers and events. They don't
+ * write the read-only status, which is KVM's to ignore, nor HostOnly and
+ * GuestOnly, which do different things without SVM.
+ *
  * Needs nothing of a C library.
  */
 #ifndef SELFTEST_PMU_FUZZ_H
@@ -37,6 +41,7 @@
 #define FUZZ_MMIO		0xd0000000u
 #define FUZZ_PORT		0x80
 
+/* Intel's */
 #define FUZZ_PMC0		0x0c1
 #define FUZZ_SELECTOR0		0x186
 #define FUZZ_FIXED0		0x309
@@ -45,6 +50,15 @@
 #define FUZZ_GLOBAL_CTRL	0x38f
 #define FUZZ_STATUS_RESET	0x390
 #define FUZZ_A_PMC0		0x4c1
+/* AMD's */
+#define FUZZ_AMD_LEGACY_CTR0	0xc0010004
+#define FUZZ_AMD_CTL0		0xc0010200
+#define FUZZ_AMD_CTR0		0xc0010201
+#define FUZZ_AMD_STATUS		0xc0000300
+#define FUZZ_AMD_GLOBAL_CTRL	0xc0000301
+#define FUZZ_AMD_STATUS_RESET	0xc0000302
+#define FUZZ_AMD_STATUS_SET	0xc0000303
+
 #define FUZZ_TSC_DEADLINE	0x6e0
 #define FUZZ_X2APIC_ICR		0x830
 #define FUZZ_X2APIC_LVTT	0x832
@@ -61,8 +75,10 @@
 
 /**
  * struct fuzz - a program in the making, and what it yields
+ * @is_amd: it is for AMD's PMU
  * @nr_gp: general-purpose counters, all of which it uses
  * @nr_fixed: fixed counters
+ * @unused: padding
  * @rng: state of the generator
  * @global_ctrl: the last value of IA32_PERF_GLOBAL_CTRL that did not fault
  * @size: bytes of @code
@@ -72,8 +88,10 @@
  * @buf: memory that it writes
  */
 struct fuzz {
+	uint32_t is_amd;
 	uint32_t nr_gp;
 	uint32_t nr_fixed;
+	uint32_t unused;
 	uint64_t rng;
 	uint64_t global_ctrl;
 	uint64_t size;
@@ -91,6 +109,9 @@ struct fuzz {
  * buffer, R13 the number of faults, and R11 what LVTPC gets after a PMI. RAX,
  * RCX, RDX, RBX, RSI and RDI are the program's own.
  */
+/* The status, what clears its bits, and the second counter that a handler reads. */
+uint32_t fuzz_status_msr, fuzz_status_reset_msr, fuzz_other_counter;
+
 extern char fuzz_gp_entry[], fuzz_pmi_entry[], fuzz_nmi_entry[], fuzz_ipi_entry[];
 
 asm(".pushsection .text\n"
@@ -142,17 +163,17 @@ asm(".pushsection .text\n"
 	"cmp %r12, %r15\n\t"
 	"jae 1f\n\t"
 	"mov %eax, (%r15)\n\t"
-	"mov $" FUZZ_STR(FUZZ_STATUS) ", %ecx\n\t"
+	"mov fuzz_status_msr(%rip), %ecx\n\t"
 	"rdmsr\n\t"
 	"mov %eax, 8(%r15)\n\t"
 	"mov %edx, 12(%r15)\n\t"
-	"mov $" FUZZ_STR(FUZZ_STATUS_RESET) ", %ecx\n\t"
+	"mov fuzz_status_reset_msr(%rip), %ecx\n\t"
 	"wrmsr\n\t"
 	"xor %ecx, %ecx\n\t"
 	"rdpmc\n\t"
 	"mov %eax, 16(%r15)\n\t"
 	"mov %edx, 20(%r15)\n\t"
-	"mov $0x40000000, %ecx\n\t"
+	"mov fuzz_other_counter(%rip), %ecx\n\t"
 	"rdpmc\n\t"
 	"mov %eax, 24(%r15)\n\t"
 	"mov %edx, 28(%r15)\n\t"
@@ -172,6 +193,35 @@ static inline void fuzz_wrmsr(uint32_t msr, uint64_t value)
 {
 	asm volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
 		     : "memory");
+}
+
+static inline uint32_t fuzz_selector_msr(const struct fuzz *f, uint32_t i)
+{
+	return f->is_amd ? FUZZ_AMD_CTL0 + 2 * i : FUZZ_SELECTOR0 + i;
+}
+
+/* The older address, where there is one, */
+static inline uint32_t fuzz_pmc_msr(const struct fuzz *f, uint32_t i)
+{
+	if (f->is_amd)
+		return i < 4 ? FUZZ_AMD_LEGACY_CTR0 + i : FUZZ_AMD_CTR0 + 2 * i;
+	return FUZZ_PMC0 + i;
+}
+
+/* and that which takes all bits in any case. */
+static inline uint32_t fuzz_full_pmc_msr(const struct fuzz *f, uint32_t i)
+{
+	return f->is_amd ? FUZZ_AMD_CTR0 + 2 * i : FUZZ_A_PMC0 + i;
+}
+
+static inline uint32_t fuzz_global_ctrl_msr(const struct fuzz *f)
+{
+	return f->is_amd ? FUZZ_AMD_GLOBAL_CTRL : FUZZ_GLOBAL_CTRL;
+}
+
+static inline uint32_t fuzz_branches(const struct fuzz *f)
+{
+	return f->is_amd ? 0xc2 : 0xc4;
 }
 
 /*
@@ -291,7 +341,8 @@ static inline uint64_t fuzz_counter_value(struct fuzz *f)
 
 static inline uint64_t fuzz_selector(struct fuzz *f)
 {
-	static const uint16_t events[] = { 0x00c0, 0x00c0, 0x00c0, 0x00c4, 0x00c4, 0x00ff };
+	const uint32_t branches = fuzz_branches(f);
+	const uint32_t events[] = { 0xc0, 0xc0, 0xc0, branches, branches, 0xff };
 	uint64_t value = events[fuzz_below(f, 6)];
 
 	value |= FUZZ_BIT(16) * fuzz_below(f, 2);	/* USR */
@@ -304,6 +355,8 @@ static inline uint64_t fuzz_selector(struct fuzz *f)
 		value |= FUZZ_BIT(23) * fuzz_below(f, 2);	/* INV, ignored without a mask */
 	if (fuzz_below(f, 12) == 0)
 		value |= FUZZ_BIT(34 + fuzz_below(f, 30));
+	if (f->is_amd)
+		value &= ~(FUZZ_BIT(40) | FUZZ_BIT(41));
 	return value;
 }
 
@@ -319,9 +372,10 @@ static inline uint64_t fuzz_fixed_ctrl(struct fuzz *f)
 
 static inline void fuzz_emit_global_ctrl(struct fuzz *f, uint64_t value)
 {
-	fuzz_emit_wrmsr(f, FUZZ_GLOBAL_CTRL, value);
-	if (!(value & ~fuzz_counters(f)))
-		f->global_ctrl = value;
+	fuzz_emit_wrmsr(f, fuzz_global_ctrl_msr(f), value);
+	/* Bits that do not exist fault, or are ignored. */
+	if (f->is_amd || !(value & ~fuzz_counters(f)))
+		f->global_ctrl = value & fuzz_counters(f);
 }
 
 static inline uint64_t fuzz_global_ctrl(struct fuzz *f)
@@ -354,7 +408,7 @@ static inline void fuzz_emit_select(struct fuzz *f, uint32_t msr, uint64_t value
 
 static inline void fuzz_emit_selector(struct fuzz *f, uint32_t i, uint64_t value)
 {
-	fuzz_emit_select(f, FUZZ_SELECTOR0 + i, value, FUZZ_BIT(i));
+	fuzz_emit_select(f, fuzz_selector_msr(f, i), value, FUZZ_BIT(i));
 }
 
 static inline void fuzz_emit_fixed_ctrl(struct fuzz *f, uint64_t value)
@@ -365,14 +419,13 @@ static inline void fuzz_emit_fixed_ctrl(struct fuzz *f, uint64_t value)
 /* A counter by one of its addresses. */
 static inline uint32_t fuzz_counter_msr(struct fuzz *f)
 {
-	switch (fuzz_below(f, 4)) {
-	case 0:
+	const uint32_t which = fuzz_below(f, 4);
+
+	if (which == 0 && f->nr_fixed)
 		return FUZZ_FIXED0 + fuzz_below(f, f->nr_fixed);
-	case 1:
-		return FUZZ_PMC0 + fuzz_below(f, f->nr_gp);
-	default:
-		return FUZZ_A_PMC0 + fuzz_below(f, f->nr_gp);
-	}
+	if (which == 1)
+		return fuzz_pmc_msr(f, fuzz_below(f, f->nr_gp));
+	return fuzz_full_pmc_msr(f, fuzz_below(f, f->nr_gp));
 }
 
 static inline void fuzz_op_write_counter(struct fuzz *f)
@@ -384,17 +437,19 @@ static inline void fuzz_op_write_counter(struct fuzz *f)
 
 static inline void fuzz_op_rdmsr(struct fuzz *f)
 {
-	static const uint16_t globals[] = {
-		FUZZ_FIXED_CTRL, FUZZ_STATUS, FUZZ_GLOBAL_CTRL, FUZZ_STATUS_RESET,
+	static const uint32_t globals[2][4] = {
+		{ FUZZ_FIXED_CTRL, FUZZ_STATUS, FUZZ_GLOBAL_CTRL, FUZZ_STATUS_RESET },
+		{ FUZZ_AMD_STATUS_SET, FUZZ_AMD_STATUS, FUZZ_AMD_GLOBAL_CTRL,
+		  FUZZ_AMD_STATUS_RESET },
 	};
 
 	switch (fuzz_below(f, 6)) {
 	case 0:
-		fuzz_emit_rdmsr(f, FUZZ_SELECTOR0 + fuzz_below(f, f->nr_gp));
+		fuzz_emit_rdmsr(f, fuzz_selector_msr(f, fuzz_below(f, f->nr_gp)));
 		break;
 	case 1:
 	case 2:
-		fuzz_emit_rdmsr(f, globals[fuzz_below(f, 4)]);
+		fuzz_emit_rdmsr(f, globals[!!f->is_amd][fuzz_below(f, 4)]);
 		break;
 	default:
 		fuzz_emit_rdmsr(f, fuzz_counter_msr(f));
@@ -403,19 +458,16 @@ static inline void fuzz_op_rdmsr(struct fuzz *f)
 
 static inline void fuzz_op_rdpmc(struct fuzz *f)
 {
+	const uint32_t which = fuzz_below(f, 8);
 	uint32_t index;
 
-	switch (fuzz_below(f, 8)) {
-	case 0:
+	if (which == 0) {
 		/* No counter, of either kind. */
 		index = 8 + fuzz_below(f, 100);
 		fuzz_emit_rdpmc(f, index + (fuzz_below(f, 2) << 30));
-		break;
-	case 1:
-	case 2:
+	} else if (which <= 2 && f->nr_fixed) {
 		fuzz_emit_rdpmc(f, FUZZ_BIT(30) + fuzz_below(f, f->nr_fixed));
-		break;
-	default:
+	} else {
 		fuzz_emit_rdpmc(f, fuzz_below(f, f->nr_gp));
 	}
 }
@@ -431,14 +483,16 @@ static inline void fuzz_op_control(struct fuzz *f)
 		fuzz_emit_selector(f, i, fuzz_selector(f));
 		break;
 	case 2:
-		fuzz_emit_fixed_ctrl(f, fuzz_fixed_ctrl(f));
+		if (f->nr_fixed)
+			fuzz_emit_fixed_ctrl(f, fuzz_fixed_ctrl(f));
 		break;
 	case 3:
-		fuzz_emit_wrmsr(f, FUZZ_STATUS_RESET, fuzz_random(f) & fuzz_counters(f));
+		fuzz_emit_wrmsr(f, f->is_amd ? FUZZ_AMD_STATUS_RESET : FUZZ_STATUS_RESET,
+				fuzz_random(f) & fuzz_counters(f));
 		break;
 	case 4:
-		/* Read-only. */
-		fuzz_emit_wrmsr(f, FUZZ_STATUS, fuzz_random(f));
+		/* Intel's is read-only. */
+		fuzz_emit_wrmsr(f, f->is_amd ? FUZZ_AMD_STATUS_SET : FUZZ_STATUS, fuzz_random(f));
 		break;
 	default:
 		fuzz_emit_global_ctrl(f, fuzz_global_ctrl(f));
@@ -451,14 +505,14 @@ static inline void fuzz_op_arm(struct fuzz *f)
 	const uint64_t value = -(uint64_t)(1 + fuzz_below(f, 60)) & (FUZZ_BIT(48) - 1);
 	const uint32_t i = fuzz_below(f, f->nr_gp);
 
-	if (fuzz_below(f, 4) == 0) {
+	if (fuzz_below(f, 4) == 0 && f->nr_fixed) {
 		fuzz_emit_wrmsr(f, FUZZ_FIXED0, value);
 		fuzz_emit_fixed_ctrl(f, 0x9);
 		fuzz_emit_global_ctrl(f, f->global_ctrl | FUZZ_BIT(32));
 		return;
 	}
-	fuzz_emit_wrmsr(f, FUZZ_A_PMC0 + i, value);
-	fuzz_emit_selector(f, i, 0x520000 | (fuzz_below(f, 3) ? 0xc0 : 0xc4));
+	fuzz_emit_wrmsr(f, fuzz_full_pmc_msr(f, i), value);
+	fuzz_emit_selector(f, i, 0x520000 | (fuzz_below(f, 3) ? 0xc0 : fuzz_branches(f)));
 	fuzz_emit_global_ctrl(f, f->global_ctrl | FUZZ_BIT(i));
 }
 
@@ -505,7 +559,12 @@ static inline void fuzz_op_compute(struct fuzz *f)
 /* What leaves a guest, and is completed for it. */
 static inline void fuzz_op_exit(struct fuzz *f)
 {
-	switch (fuzz_below(f, 16)) {
+	uint32_t which = fuzz_below(f, 16);
+
+	/* AMD's processors have no such timer, but their guests do. */
+	if (f->is_amd && (which == 6 || which == 7))
+		which = 15;
+	switch (which) {
 	case 0:
 		FUZZ_EMIT(f, "\xe4\x80");		/* in $0x80, %al */
 		break;
@@ -584,16 +643,17 @@ static inline void fuzz_emit_end(struct fuzz *f)
 {
 	uint32_t i;
 
-	fuzz_emit_wrmsr(f, FUZZ_GLOBAL_CTRL, 0);
+	fuzz_emit_wrmsr(f, fuzz_global_ctrl_msr(f), 0);
 	FUZZ_EMIT(f, "\xfb\x90\x90\xfa");		/* sti; nop; nop; cli */
 	for (i = 0; i < f->nr_gp; i++) {
-		fuzz_emit_rdmsr(f, FUZZ_SELECTOR0 + i);
-		fuzz_emit_rdmsr(f, FUZZ_PMC0 + i);
+		fuzz_emit_rdmsr(f, fuzz_selector_msr(f, i));
+		fuzz_emit_rdmsr(f, fuzz_pmc_msr(f, i));
 	}
 	for (i = 0; i < f->nr_fixed; i++)
 		fuzz_emit_rdmsr(f, FUZZ_FIXED0 + i);
-	fuzz_emit_rdmsr(f, FUZZ_FIXED_CTRL);
-	fuzz_emit_rdmsr(f, FUZZ_STATUS);
+	if (!f->is_amd)
+		fuzz_emit_rdmsr(f, FUZZ_FIXED_CTRL);
+	fuzz_emit_rdmsr(f, f->is_amd ? FUZZ_AMD_STATUS : FUZZ_STATUS);
 	fuzz_emit_rdmsr(f, FUZZ_X2APIC_LVTPC);
 	FUZZ_EMIT(f, "\xc3");				/* ret */
 }
@@ -611,21 +671,31 @@ static inline void fuzz_make(struct fuzz *f, uint64_t number, uint32_t nr_ops)
 
 /* --------------------------------------------------------------- running */
 
+/* The timer is not to interrupt; TSC-deadline mode, where there is one, is what programs want. */
+static inline void fuzz_mask_timer(const struct fuzz *f)
+{
+	fuzz_wrmsr(FUZZ_X2APIC_LVTT, FUZZ_LVT_MASKED | (f->is_amd ? 0 : FUZZ_LVTT_DEADLINE));
+}
+
 /* All registers to what programs begin with; x2APIC mode, interrupts off. */
 static inline void fuzz_reset(const struct fuzz *f)
 {
 	uint32_t i;
 
+	fuzz_status_msr = f->is_amd ? FUZZ_AMD_STATUS : FUZZ_STATUS;
+	fuzz_status_reset_msr = f->is_amd ? FUZZ_AMD_STATUS_RESET : FUZZ_STATUS_RESET;
+	fuzz_other_counter = f->is_amd ? 1 : FUZZ_BIT(30);
 	fuzz_wrmsr(FUZZ_X2APIC_LVTPC, FUZZ_PMI_VECTOR | FUZZ_LVT_MASKED);
-	fuzz_wrmsr(FUZZ_GLOBAL_CTRL, 0);
-	fuzz_wrmsr(FUZZ_FIXED_CTRL, 0);
+	fuzz_wrmsr(fuzz_global_ctrl_msr(f), 0);
+	if (!f->is_amd)
+		fuzz_wrmsr(FUZZ_FIXED_CTRL, 0);
 	for (i = 0; i < f->nr_gp; i++) {
-		fuzz_wrmsr(FUZZ_SELECTOR0 + i, 0);
-		fuzz_wrmsr(FUZZ_A_PMC0 + i, 0);
+		fuzz_wrmsr(fuzz_selector_msr(f, i), 0);
+		fuzz_wrmsr(fuzz_full_pmc_msr(f, i), 0);
 	}
 	for (i = 0; i < f->nr_fixed; i++)
 		fuzz_wrmsr(FUZZ_FIXED0 + i, 0);
-	fuzz_wrmsr(FUZZ_STATUS_RESET, fuzz_counters(f));
+	fuzz_wrmsr(fuzz_status_reset_msr, fuzz_counters(f));
 	for (i = 0; i < FUZZ_LOG_SIZE; i++)
 		((volatile uint64_t *)f->log)[i] = 0;
 }
