@@ -502,8 +502,9 @@ TEST_F(lend, failing_open)
 
 TEST_F(lend, failing_vcpu)
 {
-	static const char *const symbols[] = {
-		"kvm_mmu_create", "kvm_create_lapic", "vmx_vcpu_create", "anon_inode_getfd",
+	const char *const symbols[] = {
+		"kvm_mmu_create", "kvm_create_lapic",
+		host_cpu_is_amd ? "svm_vcpu_create" : "vmx_vcpu_create", "anon_inode_getfd",
 	};
 	unsigned int i, hits;
 	struct kvm_vm *vm;

@@ -499,7 +499,7 @@ static void guest_count_forever(void)
 {
 	for (;;) {
 		guest_pmu_clear();
-		wrmsr(MSR_P6_EVNTSEL0, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
+		wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()));
 		payload_guest_loop.run(vpmu_msr_global_ctrl(), 1, 0);
 		GUEST_ASSERT_EQ(_rdpmc(0), payload_guest_loop.insns);
 		GUEST_SYNC(0);

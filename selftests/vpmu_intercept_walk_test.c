@@ -4,7 +4,7 @@
  * have: what exits, and what does not.
  *
  * The table that the exits are held against is the one that the module states
- * (src/intercepts.rs), written down here a second time. A list of operations
+ * (src/intercepts.rs, src/amd.rs), written down here a second time. A list of operations
  * that must not exit is run at a stretch, and so is one of those that must:
  * none of the one may exit, each of the other has to. Only where the sum is
  * wrong are they run one by one, to tell which it was.
@@ -16,6 +16,10 @@
 
 /* An exit of the machine's own may come in between, but not each time. */
 #define NR_TRIES	3
+
+/* Counters that AMD's processors have at their legacy addresses. */
+#define AMD_NR_LEGACY	4
+#define AMD_NR_GLOBAL	4
 
 enum kind {
 	RDPMC,
@@ -125,6 +129,10 @@ static struct pmu pmu_of(const struct vpmu_config *config)
 			 this_cpu_property(X86_PROPERTY_PMU_FIXED_COUNTERS_BIT_WIDTH),
 	};
 
+	if (host_cpu_is_amd) {
+		pmu.whole = config->version >= 2 && config->nr_gp == host.nr_gp;
+		return pmu;
+	}
 	if (config->version < 2)
 		pmu.config.nr_fixed = 0;
 	if (!config->version)
@@ -160,8 +168,44 @@ static bool msr_is_free(const struct pmu *pmu, uint32_t msr)
 	return false;
 }
 
+/*
+ * On AMD RDPMC of a counter that the processor has not got faults before it
+ * exits, and reads what there is beyond the core's counters only with an exit.
+ */
+static bool amd_rdpmc_is_free(const struct pmu *pmu, uint32_t index)
+{
+	if (this_cpu_has(X86_FEATURE_PERFCTR_NB) || this_cpu_has(X86_FEATURE_PERFCTR_LLC))
+		return false;
+	return pmu->config.nr_gp == vpmu_config_host().nr_gp ||
+	       index >= vpmu_config_host().nr_gp;
+}
+
+static bool amd_msr_is_free(const struct pmu *pmu, const struct op *op)
+{
+	const struct vpmu_config *c = &pmu->config;
+	const bool core = c->version >= 2 || c->nr_gp > AMD_NR_LEGACY;
+
+	switch (op->index) {
+	case MSR_AMD64_PERF_CNTR_GLOBAL_STATUS:
+		return pmu->whole && op->kind == RDMSR;
+	case MSR_AMD64_PERF_CNTR_GLOBAL_CTL:
+	case MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR:
+		return pmu->whole;
+	case MSR_K7_PERFCTR0 ... MSR_K7_PERFCTR0 + AMD_NR_LEGACY - 1:
+		return op->index - MSR_K7_PERFCTR0 < c->nr_gp;
+	case MSR_F15H_PERF_CTL0 ... MSR_F15H_PERF_CTR5:
+		/* Odd ones are counters. */
+		return core && op->index % 2 && (op->index - MSR_F15H_PERF_CTL0) / 2 < c->nr_gp;
+	default:
+		return false;
+	}
+}
+
 static bool is_free(const struct pmu *pmu, const struct op *op)
 {
+	if (host_cpu_is_amd)
+		return op->kind == RDPMC ? amd_rdpmc_is_free(pmu, op->index) :
+					   amd_msr_is_free(pmu, op);
 	return op->kind == RDPMC ? pmu->whole : msr_is_free(pmu, op->index);
 }
 
@@ -189,10 +233,24 @@ static void add_rdpmcs(struct ops *ops, uint32_t base, uint32_t nr)
 		add(ops, RDPMC, base + i);
 }
 
+static struct ops all_amd_ops(void)
+{
+	struct ops ops = {};
+
+	add_rdpmcs(&ops, 0, VPMU_MAX_GP);
+	add_msrs(&ops, MSR_K7_EVNTSEL0, 2 * AMD_NR_LEGACY);
+	add_msrs(&ops, MSR_F15H_PERF_CTL0, 2 * 6);
+	add_msrs(&ops, MSR_AMD64_PERF_CNTR_GLOBAL_STATUS, AMD_NR_GLOBAL);
+	return ops;
+}
+
 /* All there is, whether the guest has it or not. */
 static struct ops all_ops(void)
 {
 	struct ops ops = {};
+
+	if (host_cpu_is_amd)
+		return all_amd_ops();
 
 	add_rdpmcs(&ops, 0, VPMU_MAX_GP);
 	add_rdpmcs(&ops, INTEL_RDPMC_FIXED, VPMU_MAX_FIXED);
@@ -277,6 +335,8 @@ TEST(version_2)
 			/* Both ways where there is more to tell. */
 			if (c.nr_gp != max.nr_gp && c.nr_fixed != max.nr_fixed)
 				continue;
+			if (host_cpu_is_amd)
+				continue;
 			c.no_capabilities = !c.no_capabilities;
 			configs[nr++] = c;
 		}
@@ -291,6 +351,12 @@ TEST(version_1)
 	const struct vpmu_config max = vpmu_config_max();
 	unsigned int nr;
 
+	if (host_cpu_is_amd) {
+		configs[0] = (struct vpmu_config) { .version = 1, .nr_gp = AMD_NR_LEGACY };
+		configs[1] = (struct vpmu_config) { .version = 1, .nr_gp = 6 };
+		walk_all(configs, 2);
+		return;
+	}
 	for (nr = 0; nr < max.nr_gp; nr++)
 		configs[nr] = (struct vpmu_config) {
 			.version = 1,
@@ -301,12 +367,20 @@ TEST(version_1)
 	walk_all(configs, nr);
 }
 
+/* AMD's CPUID leaf has neither a version nor a width. */
+#define REQUIRE_LEAF_0A()							\
+do {										\
+	if (!host_cpu_is_intel)							\
+		SKIP(return, "needs CPUID leaf 0AH");				\
+} while (0)
+
 /* A version that KVM does not offer is as the one that it does. */
 TEST(other_versions)
 {
 	struct vpmu_config configs[8];
 	unsigned int i;
 
+	REQUIRE_LEAF_0A();
 	for (i = 0; i < ARRAY_SIZE(configs); i++) {
 		configs[i] = vpmu_config_max();
 		configs[i].version = (uint8_t []) { 0, 3, 4, 5 }[i / 2];
@@ -322,6 +396,7 @@ TEST(narrow_counters)
 	struct vpmu_config configs[ARRAY_SIZE(widths)];
 	unsigned int i;
 
+	REQUIRE_LEAF_0A();
 	for (i = 0; i < ARRAY_SIZE(widths); i++) {
 		configs[i] = vpmu_config_max();
 		configs[i].gp_width = widths[i][0];
@@ -332,7 +407,7 @@ TEST(narrow_counters)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	__TEST_REQUIRE(vpmu_is_mediated(), "needs " VPMU_MODULE_NAME);
 	return test_harness_run(argc, argv);
 }
