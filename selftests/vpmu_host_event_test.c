@@ -130,28 +130,12 @@ static struct exactness calibrate(int fd)
 	struct exactness e = { .exact = true };
 	int i;
 
-	e.fixed = host_loop_count(fd, 1) - HOST_LOOP_INSNS;
+	e.fixed = host_loop_frame(fd);
 	for (i = 0; i < NR_MEASURES; i++) {
 		if (host_loop_count(fd, HOST_ROUNDS) != e.fixed + HOST_ROUNDS * HOST_LOOP_INSNS)
 			e.exact = false;
 	}
 	return e;
-}
-
-/* Interrupts of the whole machine since boot. */
-static uint64_t interrupts(void)
-{
-	char line[64];
-	uint64_t nr = 0;
-	FILE *stat = fopen("/proc/stat", "r");
-
-	TEST_ASSERT(stat, "No /proc/stat");
-	while (fgets(line, sizeof(line), stat)) {
-		if (sscanf(line, "intr %lu", &nr) == 1)
-			break;
-	}
-	fclose(stat);
-	return nr;
 }
 
 /*
@@ -160,10 +144,10 @@ static uint64_t interrupts(void)
  */
 static void expect_exact(int fd, const struct exactness *e)
 {
-	uint64_t irqs = interrupts();
+	uint64_t irqs = host_all_interrupts();
 	uint64_t count = host_loop_count(fd, HOST_ROUNDS);
 	uint64_t expected = e->fixed + HOST_ROUNDS * HOST_LOOP_INSNS;
-	uint64_t excess = e->exact ? 0 : interrupts() - irqs;
+	uint64_t excess = e->exact ? 0 : host_all_interrupts() - irqs;
 
 	TEST_ASSERT(count >= expected && count <= expected + excess,
 		    "The host counted %lu instructions, its task retired %lu (excess allowed: %lu)",

@@ -164,22 +164,6 @@ TEST_F(lend, registers_with_host_events)
 	test_registers(&self->lend, 0);
 }
 
-/* Interrupts of the whole machine, of /proc/stat. */
-static uint64_t all_interrupts(void)
-{
-	char line[64];
-	uint64_t nr = 0;
-	FILE *file = fopen("/proc/stat", "r");
-
-	TEST_ASSERT(file, "No /proc/stat");
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "intr %lu", &nr) == 1)
-			break;
-	}
-	fclose(file);
-	return nr;
-}
-
 static void test_overflow(FIXTURE_DATA(lend) *self, uint32_t flags, uint32_t lvtpc)
 {
 	const bool masked = lvtpc & APIC_LVT_MASKED;
@@ -238,10 +222,10 @@ TEST_F(lend, spurious_pmi)
 
 	gpm = host_interrupts("GPM", self->cpu);
 	nmi = host_interrupts("NMI", self->cpu);
-	sum = all_interrupts();
+	sum = host_all_interrupts();
 	for (i = 0; i < 1000; i++)
 		TEST_ASSERT(!ioctl(self->lend.fd, LEND_SPURIOUS_PMI), "LEND_SPURIOUS_PMI failed");
-	sum = all_interrupts() - sum;
+	sum = host_all_interrupts() - sum;
 	TEST_ASSERT_EQ(host_interrupts("GPM", self->cpu) - gpm, 1000);
 	TEST_ASSERT_EQ(host_interrupts("NMI", self->cpu) - nmi, 0);
 	TEST_ASSERT(sum >= 1000, "/proc/stat knows of %lu interrupts", sum);

@@ -12,6 +12,7 @@
 
 #include "host_event.h"
 #include "kvm_util.h"
+#include "processor.h"
 
 struct perf_event_attr host_event_attr(void)
 {
@@ -72,6 +73,19 @@ noinline uint64_t host_loop_count(int fd, uint64_t rounds)
 	return host_event_read(fd).value - before;
 }
 
+uint64_t host_loop_frame(int fd)
+{
+	uint64_t count, least = ~0ull;
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		count = host_loop_count(fd, 1) - HOST_LOOP_INSNS;
+		if (count < least)
+			least = count;
+	}
+	return least;
+}
+
 int host_cpus(int *cpus, int max)
 {
 	cpu_set_t set;
@@ -104,4 +118,28 @@ uint64_t host_interrupts(const char *name, int cpu)
 	for (i = 0; i <= cpu; i++)
 		nr = strtoull(field, &field, 10);
 	return nr;
+}
+
+uint64_t host_all_interrupts(void)
+{
+	FILE *file = fopen("/proc/stat", "r");
+	uint64_t nr = 0;
+	char line[64];
+
+	TEST_ASSERT(file, "No /proc/stat");
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "intr %lu", &nr) == 1)
+			break;
+	}
+	fclose(file);
+	return nr;
+}
+
+void host_expect_count(uint64_t count, uint64_t expected, uint64_t irqs_before)
+{
+	uint64_t excess = host_cpu_is_amd ? host_all_interrupts() - irqs_before : 0;
+
+	TEST_ASSERT(count >= expected && count <= expected + excess,
+		    "The host counted %lu instructions, its task retired %lu (excess allowed: %lu)",
+		    count, expected, excess);
 }

@@ -47,10 +47,26 @@ static inline void host_loop(uint64_t rounds)
 /* What event @fd of the calling thread counts of host_loop(). */
 uint64_t host_loop_count(int fd, uint64_t rounds);
 
+/*
+ * What it counts beside the loop: the least of some tries, for an interrupt may
+ * add to each.
+ */
+uint64_t host_loop_frame(int fd);
+
 /* The first CPUs that the process may run on; returns how many, @max at most. */
 int host_cpus(int *cpus, int max);
 
 /* How many interrupts of that name, in /proc/interrupts, @cpu has had. */
 uint64_t host_interrupts(const char *name, int cpu);
+
+/* Interrupts of the whole machine since boot, of /proc/stat. */
+uint64_t host_all_interrupts(void);
+
+/*
+ * A count of user mode is to be what was expected. On AMD the IRET at the end of
+ * each interrupt may be in it, which belongs to where it returns to;
+ * @irqs_before is host_all_interrupts() of before the count.
+ */
+void host_expect_count(uint64_t count, uint64_t expected, uint64_t irqs_before);
 
 #endif /* SELFTEST_HOST_EVENT_H */
