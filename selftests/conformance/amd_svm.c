@@ -163,6 +163,7 @@ GUEST(amd_guest_100_nops, ".rept 100; nop; .endr");
 GUEST(amd_guest_branches, "mov $50, %ecx; 1: loop 1b");
 GUEST(amd_guest_cpuid, "nop; nop; cpuid; nop");
 GUEST(amd_guest_rdpmc, "xor %ecx, %ecx; rdpmc; mov %eax, (%rbx)");
+GUEST(amd_guest_rdpmc_none, "mov $64, %ecx; rdpmc");
 GUEST(amd_guest_spin, "1: jmp 1b");
 GUEST(amd_guest_msr, "mov 8(%rbx), %ecx; rdmsr; mov %eax, (%rbx)");
 GUEST(amd_guest_wrmsr, "mov 8(%rbx), %ecx; mov $0x1234, %eax; xor %edx, %edx; wrmsr");
@@ -341,6 +342,8 @@ static void check_rdpmc(void)
 	is_u64(svm_run(amd_guest_rdpmc, 0), VMEXIT_EXCP(VEC_GP),
 	       "RDPMC: #GP at CPL 3 comes before the intercept");
 	set_cpl(0);
+	is_u64(svm_run(amd_guest_rdpmc_none, 0), VMEXIT_EXCP(VEC_GP),
+	       "RDPMC: #GP for a counter that there is not comes before the intercept");
 	VMCB32(VMCB_EXCEPTIONS) = 0;
 	VMCB32(VMCB_MISC1) &= ~MISC1_RDPMC;
 	*(u32 *)scratch = 0;
@@ -409,6 +412,15 @@ static void check_injection(void)
 	VMCB64(VMCB_EVENTINJ) = EVENT_NMI;
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "inject an NMI");
 	check_counts(1 + 1 + 100, 1 + 1 + 1, "inject an NMI");
+
+	/* VMRUN, the event and IRET come one after the other. */
+	amd_reset();
+	amd_setup(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(1));
+	amd_setup(1, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(2));
+	VMCB64(VMCB_EVENTINJ) = EVENT_NMI;
+	svm_run(amd_guest_100_nops, CORE_ALL);
+	is_u64(CTR(0), 3, "inject an NMI: cycles with a branch");
+	is_u64(CTR(1), 0, "inject an NMI: cycles with two branches");
 	set_gate(VEC_NMI, NULL);
 
 	set_gate(VEC_INT, quick_iret);
