@@ -236,11 +236,9 @@ impl Vendor for Amd {
         });
         let global = Free::all_if(free.global);
         let others = [
-            // What a write of it does, the processor and KVM's ABI do not agree on.
             (Msr::PERF_CNTR_GLOBAL_STATUS, global.without_writes()),
             (Msr::PERF_CNTR_GLOBAL_CTL, global),
             (Msr::PERF_CNTR_GLOBAL_STATUS_CLR, global),
-            // A status that the guest has set looks like that of an overflow.
             (Msr::PERF_CNTR_GLOBAL_STATUS_SET, Free::NOTHING),
         ];
         legacy.chain(core).chain(others)
@@ -311,7 +309,8 @@ fn core_register(model: &Model, msr: Msr) -> Option<Register> {
 /// | RDPMC | the guest has all counters of the host, which has none beyond the core's that RDPMC reads |
 /// | counters | the guest has them, and the register |
 /// | selectors | never: the event filter has its say, and GuestOnly is ours |
-/// | PerfCntrGlobalStatusSet, writes of PerfCntrGlobalStatus | never: see [`Vendor::intercepts`] there |
+/// | PerfCntrGlobalStatusSet | never: a status bit that the guest set would look like an overflow |
+/// | writes of PerfCntrGlobalStatus | never: KVM's ABI ignores them, and a processor need not |
 fn passthrough(host: &HostPmu, model: &Model) -> Passthrough {
     let all_counters = host.pmu.gp == model.number_of_counters;
     let whole = model.has_global_registers() && all_counters;
