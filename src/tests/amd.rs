@@ -155,7 +155,7 @@ impl Machine {
             self.counters[n] = (self.counters[n] + 1) & COUNTER;
             if self.counters[n] == 0 {
                 self.status |= 1 << n;
-                interrupting |= (selector >> 20 & 1) << n;
+                interrupting |= ((selector >> 20) & 1) << n;
             }
         }
         self.lapic.interrupt(interrupting, self.entry_status);
