@@ -83,4 +83,4 @@ static_assert(sizeof(struct kvm_vpmu_cpuid) == 16);
 static_assert(sizeof(struct kvm_vpmu_public) == 24);
 static_assert(offsetof(struct kvm_vpmu_backend, caps) == 16);
 static_assert(offsetof(struct kvm_vpmu_backend, vm_create) == 56);
-static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 18 * 8);
+static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 19 * 8);

@@ -23,6 +23,7 @@ use crate::{
     intercepts::Free,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
+    nested::Mode,
     switch::Elided,
 };
 use core::{marker::PhantomData, ops::Deref};
@@ -378,6 +379,9 @@ pub trait Backend: Sized + 'static {
     /// Sets all intercepts.
     fn set_intercepts(vcpu: &InterceptedVcpu<'_>, data: &Self::VcpuData);
 
+    /// The vCPU is in `mode` now.  Must not sleep.  AMD.
+    fn mode_changed(vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData, mode: Mode);
+
     /// The vCPU owns the PMU and enters the guest next.  Interrupts are off.  `lvtpc` is the guest's
     /// LVTPC, which hardware has got.  Returns how many counters needed no write.
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
@@ -506,6 +510,7 @@ impl<T: Backend> Callbacks<T> {
         instruction_retired: Some(Self::instruction_retired),
         branch_retired: Some(Self::branch_retired),
         recalc_intercepts: Some(Self::recalc_intercepts),
+        mode_changed: Some(Self::mode_changed),
         load: Some(Self::load),
         put: Some(Self::put),
         pmi: Some(Self::pmi),
@@ -702,6 +707,22 @@ impl<T: Backend> Callbacks<T> {
         let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
         // INVARIANT: This is the callback for it.
         T::set_intercepts(&InterceptedVcpu(held), data);
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held or before anybody knows the vCPU.
+    unsafe extern "C" fn mode_changed(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The contract.
+        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
+        // SAFETY: The vCPU is valid and held.
+        let mode = unsafe {
+            Mode {
+                svme: bindings::kvm_vpmu_guest_has_svme(vcpu),
+                l2: bindings::kvm_vpmu_is_guest_mode(vcpu),
+            }
+        };
+        T::mode_changed(&held, data, mode);
     }
 
     /// # Safety

@@ -20,6 +20,16 @@
 //! set and HostOnly clear, for a processor that runs with EFER.SVME set. The guest reads back what it
 //! wrote.
 //!
+//! To a guest with EFER.SVME its own two bits tell itself from its guests ([`crate::nested`]); without,
+//! they keep a counter from counting:
+//!
+//! | GuestOnly | HostOnly | counts |
+//! | --- | --- | --- |
+//! | 0 | 0 | in L1 and L2 |
+//! | 1 | 0 | in L2, with EFER.SVME |
+//! | 0 | 1 | in L1, with EFER.SVME |
+//! | 1 | 1 | in L1 and L2, with EFER.SVME |
+//!
 //! # VMRUN
 //!
 //! What changes the mode is counted in the mode that it changes to: VMRUN is a far control transfer,
@@ -35,6 +45,7 @@ use crate::{
     intercepts::{Free, Passthrough},
     model::{CounterWidth, GuestConfig, Model},
     msr::{EventSelector, Msr},
+    nested::Mode,
     rdpmc::Operand,
     retired::Retired,
     vendor::Vendor,
@@ -242,6 +253,17 @@ impl Vendor for Amd {
             (Msr::PERF_CNTR_GLOBAL_STATUS_SET, Free::NOTHING),
         ];
         legacy.chain(core).chain(others)
+    }
+
+    fn counts_in(selector: EventSelector, mode: Mode) -> bool {
+        let everywhere =
+            !selector.has(EventSelector::GUEST_ONLY) && !selector.has(EventSelector::HOST_ONLY);
+        let here = if mode.l2 {
+            EventSelector::GUEST_ONLY
+        } else {
+            EventSelector::HOST_ONLY
+        };
+        everywhere || (mode.svme && selector.has(here))
     }
 
     /// The events of retired instructions and branches have no unit masks, and disregard them.

@@ -10,6 +10,7 @@ use crate::{
     guest::{GeneralProtection, GuestPmu, Initiator},
     intel::Intel,
     msr::Msr,
+    nested::Mode,
     platform::Platform,
     pmi::{Lvtpc, Pmi},
     retired::Retired,
@@ -197,6 +198,12 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         }
         vcpu.intercept_rdpmc(!model.passthrough.rdpmc);
         V::set_controls(vcpu, model);
+    }
+
+    fn mode_changed(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu, mode: Mode) {
+        publishing_counts_instructions::<V, _>(vcpu, &mut data.pmu, |pmu| {
+            pmu.change_mode::<V>(mode);
+        });
     }
 
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) -> Elided {

@@ -17,6 +17,7 @@ use crate::{
     filter::{hardware_fixed_ctrl, hardware_selector, EventFilter},
     model::Model,
     msr::{global_ctrl, EventSelector, FixedCtrCtrl},
+    nested::Mode,
     rdpmc::Operand,
     retired::Emulated,
     vendor::Vendor,
@@ -80,8 +81,10 @@ pub struct GuestPmu {
     selectors: [EventSelector; MAX_GP],
     /// Selectors as hardware gets them.
     hw_selectors: [EventSelector; MAX_GP],
-    /// General-purpose counters whose `hw_selectors` entry is not off.
+    /// General-purpose counters whose `hw_selectors` entry is not off, and which count in `mode`.
     programmed: CounterSet,
+    /// Where the vCPU is.
+    mode: Mode,
     /// IA32_FIXED_CTR_CTRL as the guest wrote it.
     fixed_ctrl: FixedCtrCtrl,
     /// IA32_FIXED_CTR_CTRL as hardware gets it.
@@ -111,6 +114,7 @@ impl GuestPmu {
         *self = Self {
             global_ctrl: model.global_ctrl_reset(),
             model,
+            mode: self.mode,
             ..Self::default()
         };
     }
@@ -126,7 +130,7 @@ impl GuestPmu {
         self.hw_selectors[counter.slot() & (MAX_GP - 1)]
     }
 
-    /// General-purpose counters whose hardware selector is not off.
+    /// General-purpose counters that hardware gets a selector for; all others are off.
     #[inline(always)]
     pub fn programmed(&self) -> CounterSet {
         self.programmed
@@ -275,6 +279,19 @@ impl GuestPmu {
         Ok(data & valid)
     }
 
+    /// The vCPU went from L1 to L2 or back, or enabled or disabled what it takes to do so.
+    pub fn change_mode<V: Vendor>(&mut self, mode: Mode) {
+        if mode == self.mode {
+            return;
+        }
+        self.mode = mode;
+        for counter in self.model.counters.iter() {
+            if let Kind::Gp(_) = counter.kind() {
+                self.place_gp::<V>(counter);
+            }
+        }
+    }
+
     fn write_counter(
         &mut self,
         counter: Counter,
@@ -301,10 +318,21 @@ impl GuestPmu {
         let hardware = hardware_selector(&self.model, self.selectors[slot], filter);
 
         self.hw_selectors[slot] = hardware;
-        self.programmed.set(counter, hardware != EventSelector::OFF);
         self.interrupting
             .set(counter, hardware.has(EventSelector::INT));
-        self.emulated.update_gp::<V>(counter, hardware);
+        self.place_gp::<V>(counter);
+    }
+
+    /// Has general-purpose `counter` count if it does so where the vCPU is.
+    fn place_gp<V: Vendor>(&mut self, counter: Counter) {
+        let slot = counter.slot() & (MAX_GP - 1);
+        let selector = if V::counts_in(self.selectors[slot], self.mode) {
+            self.hw_selectors[slot]
+        } else {
+            EventSelector::OFF
+        };
+        self.programmed.set(counter, selector != EventSelector::OFF);
+        self.emulated.update_gp::<V>(counter, selector);
     }
 
     /// Derives what hardware gets for the fixed counters from what the guest wrote.

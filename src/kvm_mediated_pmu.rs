@@ -4,7 +4,7 @@
 //!
 //! How to read this: [`model`] says what a guest's PMU consists of and [`guest`] what its registers
 //! do, [`intercepts`] what of it the guest accesses without an exit, [`filter`] what of it reaches
-//! hardware, and [`switch`] how it gets there and back. [`vendor`] is what differs between vendors,
+//! hardware, and [`switch`] how it gets there and back; [`nested`] has guests of guests. [`vendor`] is what differs between vendors,
 //! [`intel`] and [`amd`]; [`platform`] is where that meets hardware, and [`backend`] connects all this
 //! with KVM. `sys` holds the abstractions over the kernel, and all unsafe code.
 
@@ -18,6 +18,7 @@ pub mod intel;
 pub mod intercepts;
 pub mod model;
 pub mod msr;
+pub mod nested;
 pub mod platform;
 pub mod pmi;
 pub mod rdpmc;

@@ -17,6 +17,7 @@ pub mod intel;
 pub mod intercepts;
 pub mod model;
 pub mod msr;
+pub mod nested;
 pub mod pmi;
 pub mod rdpmc;
 pub mod retired;

@@ -13,6 +13,7 @@ use crate::{
     intercepts::{Free, Passthrough},
     model::{GuestConfig, Model},
     msr::{EventSelector, Msr},
+    nested::Mode,
     rdpmc::Operand,
     retired::Retired,
 };
@@ -53,6 +54,11 @@ pub trait Vendor: 'static {
 
     /// Every PMU register, each with what the guest may do with it without an exit.
     fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Free)>;
+
+    /// Does a general-purpose counter count in `mode` if the guest wrote this selector?
+    fn counts_in(_selector: EventSelector, _mode: Mode) -> bool {
+        true
+    }
 
     /// Does a general-purpose counter with this selector count an emulated instruction as `retired`?
     fn selects(selector: EventSelector, retired: Retired) -> bool;

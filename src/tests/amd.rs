@@ -16,6 +16,9 @@ use crate::{
     intercepts::Free,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
+    nested::Mode,
+    pmi::Pmi,
+    retired::Retired,
     switch::Hw,
     vendor::Vendor,
 };
@@ -107,7 +110,7 @@ pub(super) struct Machine {
     /// The guest runs, or would if this were not a bare machine, in user mode.
     user: bool,
     in_guest: bool,
-    /// There is no SVM, and HostOnly and GuestOnly mean nothing.
+    /// SVM is off: a counter with HostOnly or GuestOnly does not count.
     is_bare: bool,
     lapic: Lapic,
     /// The status as of the last VMRUN.
@@ -144,8 +147,8 @@ impl Machine {
             let selector = self.selectors[n];
             let event = selector & 0xf_0000_00ff;
             let happens = event == 0xc0 || (event == 0xc2 && branch);
-            let everywhere = self.is_bare || selector & (GUEST_ONLY | HOST_ONLY) == 0;
-            let here = everywhere || selector & world != 0;
+            let everywhere = selector & (GUEST_ONLY | HOST_ONLY) == 0;
+            let here = everywhere || (!self.is_bare && selector & world != 0);
             let enabled = selector & ENABLE != 0 && selector & mode != 0;
             let enough = (selector >> 24) & 0xff <= 1;
             let counts = self.global_ctrl & (1 << n) != 0 && self.denied_event != Some(event);
@@ -502,6 +505,51 @@ fn hardware_gets_guest_only_whatever_the_guest_wants() {
         assert_eq!(read(&pmu, 0xc001_0200), Some(written));
         assert_eq!(read(&pmu, 0xc001_0000), Some(written));
         assert_eq!(pmu.hw_selector(counter).bits(), 0xf_0053_01c0 | GUEST_ONLY);
+    }
+}
+
+/// Does a counter with the bits `world` count in `mode`?  It must not differ in hardware and in what
+/// KVM emulates.
+fn counts(pmu: &mut GuestPmu, mode: Mode) -> bool {
+    let counter = Counter::gp(0).unwrap();
+    pmu.change_mode::<Amd>(mode);
+    let before = pmu.counter(counter);
+    assert_eq!(pmu.retire(Retired::Instruction, || false), Pmi::None);
+    let counted = pmu.counter(counter) != before;
+    assert_eq!(pmu.programmed().contains(counter), counted);
+    assert_eq!(pmu.counts_instructions::<Amd>(), counted);
+    counted
+}
+
+#[test]
+fn where_a_guest_counts_is_told_by_efer_and_its_two_bits() {
+    let mode = |svme, l2| Mode { svme, l2 };
+    let modes = [mode(false, false), mode(true, false), mode(true, true)];
+    let table = [
+        (0, [true, true, true]),
+        (GUEST_ONLY, [false, false, true]),
+        (HOST_ONLY, [false, true, false]),
+        (GUEST_ONLY | HOST_ONLY, [false, true, true]),
+    ];
+    for (world, expected) in table {
+        let mut pmu = guest(&FULL);
+        let written = 0x53_00c0 | world;
+        write(&mut pmu, 0xc000_0301, 1, Initiator::Guest).unwrap();
+        write(&mut pmu, 0xc001_0200, written, Initiator::Guest).unwrap();
+        // There and back again.
+        for n in [0, 1, 2, 1, 0, 2] {
+            assert_eq!(counts(&mut pmu, modes[n]), expected[n], "{world:#x} {n}");
+            assert_eq!(read(&pmu, 0xc001_0200), Some(written));
+        }
+        // Of a selector that is written where it does not count, or does, and of a new PMU.
+        for n in 0..3 {
+            pmu.change_mode::<Amd>(modes[n]);
+            pmu.refresh(Amd::model(&genoa(), &FULL));
+            write(&mut pmu, 0xc000_0301, 1, Initiator::Guest).unwrap();
+            write(&mut pmu, 0xc001_0200, written, Initiator::Guest).unwrap();
+            assert_eq!(!pmu.programmed().is_empty(), expected[n], "{world:#x} {n}");
+            assert_eq!(counts(&mut pmu, modes[n]), expected[n], "{world:#x} {n}");
+        }
     }
 }
 
