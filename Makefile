@@ -6,12 +6,13 @@
 # environment.
 export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
 
-.PHONY: help run test check check-series kernel module bochs selftests shell fuzz doc packages toolchain clean
+.PHONY: help run run-nested test check check-series kernel module bochs selftests shell fuzz doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run              a Linux guest under perf, on stock KVM and on the module, side by side'
+	@echo 'make run-nested       a Linux guest under perf in a Linux guest, on the module; some minutes'
 	@echo 'make test             everything that is tested; the last line is "N passed, N failed"'
 	@echo 'make check            what needs no kernel, in seconds: cargo test, fmt, clippy, checkpatch, shellcheck'
 	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to'
@@ -39,6 +40,9 @@ help:
 
 run:
 	@scripts/run
+
+run-nested:
+	@scripts/run-nested
 
 test:
 	@scripts/test
