@@ -20,6 +20,9 @@
 /* How far a PMI may be off the event, in instructions: real hardware skids. */
 #define MAX_SKID	1000
 
+/* How many exits to user space of a payload find the guest moved to another vCPU. */
+#define SAVED_IOS	3
+
 DEFINE_LOOP_PAYLOAD(nop,
 	"nop\n\t",
 	1, 0);
@@ -333,6 +336,24 @@ static void guest_all_at_once(bool nmi)
 	GUEST_DONE();
 }
 
+/* Of the first instructions of a payload some are completed by user space. */
+static void guest_saved(bool nmi)
+{
+	struct counter gp = guest_gp_counter(0), fixed = guest_fixed_counter0();
+	const struct counter *counters[] = { &gp, &fixed };
+	uint64_t n;
+	int i;
+
+	guest_pmi_init(nmi);
+	for (i = 0; i < 2; i++) {
+		guest_select_insns(counters[i], true);
+		for (n = 1; n <= 3 * SAVED_IOS; n++)
+			guest_one_pmi(&payload_pio_user, 0, counters[i], n);
+		guest_select_insns(counters[i], false);
+	}
+	GUEST_DONE();
+}
+
 FIXTURE(pmi) { };
 FIXTURE_SETUP(pmi) { }
 FIXTURE_TEARDOWN(pmi) { }
@@ -347,16 +368,23 @@ FIXTURE_VARIANT_ADD(pmi, nmi) { .nmi = true };
 FIXTURE_VARIANT_ADD(pmi, vector_fewer_counters) { .fewer = true };
 FIXTURE_VARIANT_ADD(pmi, nmi_fewer_counters) { .nmi = true, .fewer = true };
 
-static struct kvm_vm *create(struct kvm_vcpu **vcpu, void *guest_code,
-			     const FIXTURE_VARIANT(pmi) *variant)
+static struct vpmu_config config_of(const FIXTURE_VARIANT(pmi) *variant)
 {
 	struct vpmu_config config = vpmu_config_max();
-	struct kvm_vm *vm;
 
 	if (variant->fewer) {
 		config.nr_gp = 2;
 		config.nr_fixed = 1;
 	}
+	return config;
+}
+
+static struct kvm_vm *create(struct kvm_vcpu **vcpu, void *guest_code,
+			     const FIXTURE_VARIANT(pmi) *variant)
+{
+	struct vpmu_config config = config_of(variant);
+	struct kvm_vm *vm;
+
 	vm = vpmu_vm_create(vcpu, guest_code, &config);
 	is_mediated = vpmu_is_mediated();
 	sync_global_to_guest(vm, is_mediated);
@@ -425,6 +453,44 @@ TEST_F(pmi, no_interrupt)
 TEST_F(pmi, all_at_once)
 {
 	test_simple(variant, guest_all_at_once);
+}
+
+/* A new vCPU in a new VM, with all that can be saved of the old one. */
+static struct kvm_vcpu *move_guest(struct kvm_vm *vm, struct kvm_vcpu *vcpu,
+				   const struct vpmu_config *config)
+{
+	/* Completes the I/O first, without entering the guest. */
+	struct kvm_x86_state *state = vcpu_save_state(vcpu);
+	struct kvm_lapic_state lapic;
+
+	vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic);
+	kvm_vm_release(vm);
+
+	vcpu = vm_recreate_with_one_vcpu(vm);
+	vpmu_set_config(vcpu, config);
+	vcpu_load_state(vcpu, state);
+	vcpu_ioctl(vcpu, KVM_SET_LAPIC, &lapic);
+	kvm_x86_state_cleanup(state);
+	return vcpu;
+}
+
+/* A PMI that is owed when the guest is saved comes once to who is restored from that. */
+TEST_F(pmi, saved_while_owed)
+{
+	const struct vpmu_config config = config_of(variant);
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int ios = 0;
+
+	VPMU_REQUIRE_MEDIATED();
+	vm = create(&vcpu, guest_saved, variant);
+	vcpu_args_set(vcpu, 1, (uint64_t)variant->nmi);
+	while (vpmu_run_to_io(vcpu) == VPMU_IO) {
+		if (ios++ % PAYLOAD_LOOPS < SAVED_IOS)
+			vcpu = move_guest(vm, vcpu, &config);
+	}
+	TEST_ASSERT_EQ(ios, 2 * 3 * SAVED_IOS * PAYLOAD_LOOPS);
+	kvm_vm_free(vm);
 }
 
 int main(int argc, char *argv[])
