@@ -605,6 +605,126 @@ TEST_F(msr, save_restore_while_counting)
 	kvm_vm_free(vm);
 }
 
+/* All registers with values that the guest could have left there. */
+static void fill(struct kvm_vcpu *vcpu, struct pmu_state *state,
+		 const struct vpmu_config *config)
+{
+	unsigned int i;
+
+	list_msrs(state, config);
+	for (i = 0; i < state->header.nmsrs; i++)
+		state->msrs[i].data = 1;
+	vcpu_msrs_set(vcpu, &state->header);
+}
+
+static void expect_reset_values(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
+{
+	struct pmu_state now;
+	uint64_t expected;
+	unsigned int i;
+
+	save(vcpu, &now, config);
+	for (i = 0; i < now.header.nmsrs; i++) {
+		expected = 0;
+		if (now.msrs[i].index == MSR_CORE_PERF_GLOBAL_CTRL)
+			expected = BIT_ULL(config->nr_gp) - 1;
+		TEST_ASSERT(now.msrs[i].data == expected, "MSR %x is %llx, expected %lx",
+			    now.msrs[i].index, now.msrs[i].data, expected);
+	}
+}
+
+/* SDM Vol. 3A, table 11-1: INIT leaves the registers of performance monitoring unchanged. */
+TEST_F(msr, init_keeps)
+{
+	struct kvm_vcpu_events events = {
+		.flags = KVM_VCPUEVENT_VALID_SMM,
+		.smi.latched_init = 1,
+	};
+	struct pmu_state filled, kept;
+	struct kvm_mp_state mp_state;
+	struct kvm_vcpu *vcpu;
+	struct kvm_sregs sregs;
+	struct kvm_vm *vm;
+
+	if (!kvm_has_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "needs KVM_CAP_X86_SMM to latch an INIT");
+	vm = vpmu_vm_create(&vcpu, guest_identity, &self->config);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+	fill(vcpu, &filled, &self->config);
+	vcpu_events_set(vcpu, &events);
+	/* Takes the INIT. */
+	vcpu_mp_state_get(vcpu, &mp_state);
+
+	/* There was one. */
+	vcpu_sregs_get(vcpu, &sregs);
+	TEST_ASSERT(!(sregs.cr0 & X86_CR0_PE), "CR0 is %llx after INIT", sregs.cr0);
+	save(vcpu, &kept, &self->config);
+	expect_same(&filled, &kept);
+	kvm_vm_free(vm);
+}
+
+/* Before the vCPU runs, CPUID gives it another PMU, as it is after RESET. */
+TEST_F(msr, cpuid_before_run)
+{
+	struct vpmu_config other = self->config;
+	struct pmu_state state;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm = vpmu_vm_create(&vcpu, guest_reset_values, &self->config);
+
+	fill(vcpu, &state, &self->config);
+	other.nr_gp--;
+	vpmu_set_config(vcpu, &other);
+	expect_reset_values(vcpu, &other);
+	vpmu_set_config(vcpu, &self->config);
+	expect_reset_values(vcpu, &self->config);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
+	kvm_vm_free(vm);
+}
+
+/* Afterwards KVM takes no other CPUID, and the same one changes nothing. */
+TEST_F(msr, cpuid_after_run)
+{
+	struct pmu_state filled, kept;
+	struct kvm_cpuid_entry2 *leaf;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm = vpmu_vm_create(&vcpu, guest_identity, &self->config);
+
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+	fill(vcpu, &filled, &self->config);
+	leaf = vcpu_get_cpuid_entry(vcpu, 0xa);
+	leaf->eax ^= BIT(8);
+	TEST_ASSERT(__vcpu_ioctl(vcpu, KVM_SET_CPUID2, vcpu->cpuid) < 0 && errno == EINVAL,
+		    "Another PMU was not refused with EINVAL");
+	vcpu_get_cpuid(vcpu);
+	vcpu_ioctl(vcpu, KVM_SET_CPUID2, vcpu->cpuid);
+	TEST_ASSERT(_vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES, 0) ==
+		    !vpmu_capabilities_max(), "Other capabilities were not refused");
+	save(vcpu, &kept, &self->config);
+	expect_same(&filled, &kept);
+	kvm_vm_free(vm);
+}
+
+/* A vCPU that comes later starts from RESET, whatever those before it did. */
+TEST_F(msr, hotplugged_vcpu)
+{
+	struct kvm_vcpu *vcpus[2];
+	struct kvm_vm *vm = vm_create(2);
+	struct pmu_state filled, kept;
+
+	vcpus[0] = vm_vcpu_add(vm, 0, guest_identity);
+	vpmu_vcpu_init(vcpus[0], &self->config);
+	TEST_ASSERT_EQ(vpmu_run(vcpus[0]), VPMU_SYNC);
+	fill(vcpus[0], &filled, &self->config);
+
+	vcpus[1] = vm_vcpu_add(vm, 1, guest_reset_values);
+	vpmu_vcpu_init(vcpus[1], &self->config);
+	expect_reset_values(vcpus[1], &self->config);
+	TEST_ASSERT_EQ(vpmu_run(vcpus[1]), VPMU_DONE);
+	save(vcpus[0], &kept, &self->config);
+	expect_same(&filled, &kept);
+	kvm_vm_free(vm);
+}
+
 /* Who saves by KVM_GET_MSR_INDEX_LIST alone must get every register. */
 TEST_F(msr, index_list)
 {
