@@ -141,3 +141,14 @@ unsigned int lend_fail_stop(struct lend *lend)
 		    strerror(errno));
 	return fail.hits;
 }
+
+int lend_backend_register(struct lend *lend)
+{
+	return ioctl(lend->fd, LEND_BACKEND_REGISTER) ? -errno : 0;
+}
+
+void lend_backend_unregister(struct lend *lend)
+{
+	TEST_ASSERT(!ioctl(lend->fd, LEND_BACKEND_UNREGISTER),
+		    "LEND_BACKEND_UNREGISTER failed: %s", strerror(errno));
+}

@@ -58,6 +58,10 @@ void lend_fail_start(struct lend *lend, const char *symbol, int error);
 /* How often it did. */
 unsigned int lend_fail_stop(struct lend *lend);
 
+/* Registers a vPMU backend that takes no VM: 0 or -errno; and takes it back. */
+int lend_backend_register(struct lend *lend);
+void lend_backend_unregister(struct lend *lend);
+
 /* Skips the test that it stands in where the module isn't built, or perf lends no PMU. */
 #define LEND_REQUIRE()								\
 do {										\

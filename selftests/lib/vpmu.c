@@ -288,12 +288,10 @@ const char *vpmu_module_path(void)
 	return vpmu_path_if_readable(installed);
 }
 
-int vpmu_module_load(const char *params)
+int module_load(const char *path, const char *params)
 {
-	const char *path = vpmu_module_path();
 	int fd, r;
 
-	TEST_ASSERT(path, "The module's file was not found");
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	TEST_ASSERT(fd >= 0, "open(%s) failed", path);
 	r = syscall(SYS_finit_module, fd, params, 0) ? -errno : 0;
@@ -301,9 +299,22 @@ int vpmu_module_load(const char *params)
 	return r;
 }
 
+int module_unload(const char *name)
+{
+	return syscall(SYS_delete_module, name, O_NONBLOCK) ? -errno : 0;
+}
+
+int vpmu_module_load(const char *params)
+{
+	const char *path = vpmu_module_path();
+
+	TEST_ASSERT(path, "The module's file was not found");
+	return module_load(path, params);
+}
+
 int vpmu_module_unload(void)
 {
-	return syscall(SYS_delete_module, VPMU_MODULE_NAME, O_NONBLOCK) ? -errno : 0;
+	return module_unload(VPMU_MODULE_NAME);
 }
 
 uint64_t guest_fixed0_mask(void)

@@ -182,7 +182,9 @@ void vpmu_install_naked_handler(struct kvm_vm *vm, int vector, void *handler);
 /* Where the module's file is, NULL if it was not found. */
 const char *vpmu_module_path(void);
 
-/* finit_module() and delete_module(), both return 0 or -errno. */
+/* finit_module() and delete_module(), which return 0 or -errno; the same of the module. */
+int module_load(const char *path, const char *params);
+int module_unload(const char *name);
 int vpmu_module_load(const char *params);
 int vpmu_module_unload(void);
 

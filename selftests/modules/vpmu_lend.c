@@ -12,6 +12,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/errno.h>
 #include <linux/kprobes.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
@@ -24,6 +25,7 @@
 #include <asm/apic.h>
 #include <asm/ibt.h>
 #include <asm/irq_vectors.h>
+#include <asm/kvm_vpmu.h>
 #include <asm/msr.h>
 #include <asm/nmi.h>
 
@@ -716,6 +718,69 @@ static long fail_stop(struct lend_file *file, void __user *arg)
 	return copy_to_user(arg, &fail, sizeof(fail)) ? -EFAULT : 0;
 }
 
+/*
+ * A backend that takes no virtual machine: whoever asks for one is refused, so
+ * that no other callback is ever called.
+ */
+static DEFINE_MUTEX(backend_lock);
+static struct kvm_vpmu_backend backend;
+static struct lend_file *backend_owner;
+
+static int backend_vm_create(struct kvm *kvm)
+{
+	return -LEND_BACKEND_ERROR;
+}
+
+static void backend_unused(void)
+{
+	WARN_ON_ONCE(1);
+}
+
+static void backend_init(void)
+{
+	const size_t first = offsetof(struct kvm_vpmu_backend, vm_create);
+	void **calls = (void *)&backend + first;
+	unsigned int i;
+
+	backend = (struct kvm_vpmu_backend) { .owner = THIS_MODULE, .name = "vpmu_lend" };
+	for (i = 0; i < (sizeof(backend) - first) / sizeof(*calls); i++)
+		calls[i] = backend_unused;
+	backend.vm_create = backend_vm_create;
+}
+
+/* KVM exports these to one module only; it is loaded while it has a backend. */
+static long backend_register(struct lend_file *file)
+{
+	int (*reg)(const struct kvm_vpmu_backend *backend) = lookup("kvm_vpmu_register_backend");
+	int r;
+
+	guard(mutex)(&backend_lock);
+	if (!reg)
+		return -EOPNOTSUPP;
+	if (backend_owner)
+		return -EALREADY;
+	backend_init();
+	r = reg(&backend);
+	if (!r)
+		backend_owner = file;
+	return r;
+}
+
+static long backend_unregister(struct lend_file *file)
+{
+	void (*unregister)(const struct kvm_vpmu_backend *backend);
+
+	guard(mutex)(&backend_lock);
+	if (backend_owner != file)
+		return -EINVAL;
+	unregister = lookup("kvm_vpmu_unregister_backend");
+	if (WARN_ON_ONCE(!unregister))
+		return -EOPNOTSUPP;
+	unregister(&backend);
+	backend_owner = NULL;
+	return 0;
+}
+
 static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __user *arg)
 {
 	switch (cmd) {
@@ -740,6 +805,10 @@ static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __u
 		return fail_start(file, arg);
 	case LEND_FAIL_STOP:
 		return fail_stop(file, arg);
+	case LEND_BACKEND_REGISTER:
+		return backend_register(file);
+	case LEND_BACKEND_UNREGISTER:
+		return backend_unregister(file);
 	default:
 		return -ENOTTY;
 	}
@@ -787,6 +856,7 @@ static int lend_close(struct inode *inode, struct file *filp)
 		if (fail_owner == file)
 			fail_end();
 	}
+	backend_unregister(file);
 	if (file->event)
 		perf_event_release_kernel(file->event);
 	while (file->nr_created--)

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Whoever is refused is told why: each error of the module, by its number and by
+ * the one line that the kernel's log has of it.
+ *
+ * The module is loaded when the program starts and when it ends. KVM itself is
+ * unloaded and loaded in between where its files lie beside the module's, as on
+ * the emulated host; no VM may be running meanwhile.
+ */
+#include <errno.h>
+#include <limits.h>
+
+#include "host_event.h"
+#include "kmsg.h"
+#include "lend.h"
+#include "vpmu.h"
+#include "vpmu_harness.h"
+
+#define PREFIX		VPMU_MODULE_NAME ": "
+
+/* More than the kernel prints at a stretch (DEFAULT_RATELIMIT_BURST). */
+#define NR_REFUSALS	25
+#define MAX_MESSAGES	10
+
+static bool is_loaded(const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/module/%s/refcnt", name);
+	return !access(path, F_OK);
+}
+
+/* A module of KVM whose file lies beside the module's, NULL if there is none. */
+static const char *beside(const char *file)
+{
+	static char path[PATH_MAX];
+	const char *module = vpmu_module_path();
+	const char *slash = module ? strrchr(module, '/') : NULL;
+
+	if (!slash)
+		return NULL;
+	snprintf(path, sizeof(path), "%.*s/%s", (int)(slash - module), module, file);
+	return access(path, R_OK) ? NULL : path;
+}
+
+static void load_kvm(const char *params)
+{
+	if (!is_loaded("kvm"))
+		TEST_ASSERT_EQ(module_load(beside("kvm.ko"), params), 0);
+	if (!is_loaded("kvm_intel"))
+		TEST_ASSERT_EQ(module_load(beside("kvm-intel.ko"), ""), 0);
+}
+
+static void unload_kvm(void)
+{
+	TEST_ASSERT_EQ(module_unload("kvm_intel"), 0);
+	TEST_ASSERT_EQ(module_unload("kvm"), 0);
+}
+
+/* A test that fails ends its process on the spot; who comes next wants KVM and the module. */
+static void leave_loaded(void)
+{
+	if (beside("kvm.ko") && beside("kvm-intel.ko"))
+		load_kvm("");
+	if (!vpmu_module_is_loaded())
+		vpmu_module_load("");
+}
+
+/* The module is unloaded at the start of each test, and loaded at its end. */
+FIXTURE(refusal) {
+	struct kmsg kmsg;
+};
+
+FIXTURE_SETUP(refusal)
+{
+	if (vpmu_module_is_loaded())
+		TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	kmsg_start(&self->kmsg);
+}
+
+FIXTURE_TEARDOWN(refusal)
+{
+	kmsg_stop(&self->kmsg);
+	leave_loaded();
+	TEST_ASSERT(vpmu_is_mediated(), "The module cannot be loaded any more");
+}
+
+/* One line, and it is this. */
+static void expect_message(struct kmsg *kmsg, const char *text)
+{
+	TEST_ASSERT(kmsg_count(kmsg, PREFIX) == 1 && kmsg_count(kmsg, text) == 1,
+		    "Expected one line \"%s\", found:\n%s", text, kmsg->text);
+}
+
+/* The module does not load, says so, and is not there. */
+static void expect_refused(struct kmsg *kmsg, int error, const char *text)
+{
+	int r = vpmu_module_load("");
+
+	TEST_ASSERT(r == error, "finit_module(): %s, expected %s", strerror(-r), strerror(-error));
+	TEST_ASSERT(!vpmu_module_is_loaded(), "The module is there all the same");
+	expect_message(kmsg, text);
+}
+
+/* What it says when nothing is wrong. */
+TEST_F(refusal, none)
+{
+	const struct vpmu_config host = vpmu_config_host();
+	char text[256];
+
+	snprintf(text, sizeof(text),
+		 PREFIX "Intel mediated vPMU enabled: %u general-purpose and %u fixed counters of %u bits, host PMU version %u\n",
+		 host.nr_gp, host.nr_fixed,
+		 this_cpu_property(X86_PROPERTY_PMU_GP_COUNTERS_BIT_WIDTH), host.version);
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	expect_message(&self->kmsg, text);
+}
+
+TEST_F(refusal, by_parameter)
+{
+	TEST_ASSERT_EQ(vpmu_module_load("enable_mediated_pmu=0"), 0);
+	expect_message(&self->kmsg, PREFIX "disabled by enable_mediated_pmu=0; virtual machines keep KVM's emulated PMU\n");
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+}
+
+/* Another backend is first: of it we know that it takes no VM. */
+TEST_F(refusal, other_backend)
+{
+	struct lend lend;
+	struct kvm_vm *vm;
+	int r;
+
+	LEND_REQUIRE();
+	lend = lend_open();
+	TEST_ASSERT_EQ(lend_backend_register(&lend), 0);
+	expect_refused(&self->kmsg, -EBUSY, PREFIX "not loaded: KVM has another vPMU backend\n");
+
+	vm = vm_create(1);
+	r = __vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0ul);
+	TEST_ASSERT(r < 0 && errno == LEND_BACKEND_ERROR, KVM_IOCTL_ERROR(KVM_CREATE_VCPU, r));
+	kvm_vm_free(vm);
+	lend_backend_unregister(&lend);
+
+	/* ... and comes too late if it is second. */
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	TEST_ASSERT_EQ(lend_backend_register(&lend), -EBUSY);
+	lend_close(&lend);
+}
+
+TEST_F(refusal, by_kvm)
+{
+	struct lend lend;
+
+	LEND_REQUIRE();
+	lend = lend_open();
+	lend_fail_start(&lend, "kvm_vpmu_register_backend", -ENOMEM);
+	expect_refused(&self->kmsg, -ENOMEM, PREFIX "not loaded: KVM refuses the backend, error -12\n");
+	TEST_ASSERT_EQ(lend_fail_stop(&lend), 1);
+	lend_close(&lend);
+}
+
+TEST_F(refusal, no_vendor_module)
+{
+	if (!beside("kvm-intel.ko"))
+		SKIP(return, "needs kvm-intel.ko beside the module");
+	TEST_ASSERT_EQ(module_unload("kvm_intel"), 0);
+	expect_refused(&self->kmsg, -ENODEV, PREFIX "not loaded: KVM has no vendor module; load kvm_intel first\n");
+}
+
+TEST_F(refusal, kvm_without_pmu)
+{
+	if (!beside("kvm.ko") || !beside("kvm-intel.ko"))
+		SKIP(return, "needs kvm.ko and kvm-intel.ko beside the module");
+	unload_kvm();
+	load_kvm("enable_pmu=0");
+	expect_refused(&self->kmsg, -EOPNOTSUPP,
+		       PREFIX "not loaded: this host lacks KVM's PMU support (kvm.enable_pmu=1)\n");
+	unload_kvm();
+}
+
+/* KVM_CREATE_VCPU, often; how often it failed with @error. */
+static unsigned int create_vcpus(int error, unsigned int nr)
+{
+	struct kvm_vm *vm = vm_create(1);
+	unsigned int failed = 0;
+	int fd;
+
+	while (nr--) {
+		fd = __vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0ul);
+		failed += fd < 0 && errno == error;
+		if (fd >= 0)
+			close(fd);
+	}
+	kvm_vm_free(vm);
+	return failed;
+}
+
+TEST_F(refusal, event_in_the_way)
+{
+	static const char text[] = PREFIX "no vCPU created: a perf event that includes guests is in use (perf's exclude_guest not set; the NMI watchdog has one, too)\n";
+	struct perf_event_attr attr = host_event_attr();
+	unsigned int nr;
+	int fd;
+
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	/* What it says of itself. */
+	kmsg_stop(&self->kmsg);
+	kmsg_start(&self->kmsg);
+	attr.exclude_guest = 0;
+	fd = host_event_open_ok(&attr, 0, -1);
+	TEST_ASSERT_EQ(create_vcpus(EBUSY, 1), 1);
+	expect_message(&self->kmsg, text);
+
+	/* Whoever tries again and again does not fill the log. */
+	TEST_ASSERT_EQ(create_vcpus(EBUSY, NR_REFUSALS), NR_REFUSALS);
+	close(fd);
+	nr = kmsg_count(&self->kmsg, text);
+	TEST_ASSERT(nr <= MAX_MESSAGES, "%u messages of %u refusals", nr, 1 + NR_REFUSALS);
+	TEST_ASSERT_EQ(create_vcpus(EBUSY, 1), 0);
+}
+
+TEST_F(refusal, by_perf)
+{
+	struct lend lend;
+
+	LEND_REQUIRE();
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	kmsg_stop(&self->kmsg);
+	kmsg_start(&self->kmsg);
+	lend = lend_open();
+	lend_fail_start(&lend, "perf_create_mediated_pmu", -EIO);
+	TEST_ASSERT_EQ(create_vcpus(EIO, 1), 1);
+	TEST_ASSERT_EQ(lend_fail_stop(&lend), 1);
+	expect_message(&self->kmsg, PREFIX "no vCPU created: perf refuses the PMU, error -5\n");
+	lend_close(&lend);
+}
+
+int main(int argc, char *argv[])
+{
+	/* Nothing of the library that keeps a file of KVM's open. */
+	TEST_REQUIRE(host_cpu_is_intel);
+	__TEST_REQUIRE(vpmu_is_mediated(), "needs " VPMU_MODULE_NAME);
+	__TEST_REQUIRE(vpmu_module_path(), "needs the file of " VPMU_MODULE_NAME);
+	atexit(leave_loaded);
+	return test_harness_run(argc, argv);
+}
