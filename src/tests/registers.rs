@@ -329,6 +329,32 @@ fn requirements() {
     );
 }
 
+#[test]
+fn each_requirement_is_named_when_it_is_missing() {
+    type Spoil = fn(&mut crate::caps::HostPmu);
+    let spoils: [(Spoil, &str); 9] = [
+        (|h| h.pmu_enabled = false, "KVM's PMU support"),
+        (|h| h.mediated = false, "perf's mediated PMU support"),
+        (|h| h.pmu.version = 3, "performance monitoring version 4"),
+        (|h| h.pmu.perf_capabilities = 0, "full-width counter writes"),
+        (|h| h.entry_load_global_ctrl = false, "VM-entry load"),
+        (|h| h.exit_load_global_ctrl = false, "VM-exit load"),
+        (|h| h.exit_save_global_ctrl = false, "VM-exit save"),
+        (|h| h.msr_bitmap = false, "MSR bitmaps"),
+        (|h| h.rdpmc_exiting = false, "RDPMC exiting"),
+    ];
+    assert_eq!(spoils.len(), Intel::REQUIREMENTS.len());
+    for (spoil, name) in spoils {
+        let mut host = host();
+        spoil(&mut host);
+        let missing = caps::check(&host, Intel::REQUIREMENTS).map_err(|m| m.to_string());
+        let missing = missing.expect_err(name);
+        assert!(missing.contains(name), "{missing}, expected {name}");
+        let alone = Intel::REQUIREMENTS.iter().any(|r| r.name == missing);
+        assert!(alone, "{missing}, expected {name} only");
+    }
+}
+
 fn program(pmu: &mut GuestPmu, selector: u64) {
     assert_eq!(write(pmu, 0x186, selector, Initiator::Guest), Ok(()));
 }
