@@ -53,11 +53,13 @@ DEFINE_PAYLOAD(exits,
  * @nmi: as an NMI
  * @xapic: by a local APIC in xAPIC mode
  * @exits: with exits in between
+ * @early: LVTPC is unmasked before the overflow is cleared
  */
 struct way {
 	bool nmi;
 	bool xapic;
 	bool exits;
+	bool early;
 };
 
 static struct way way;
@@ -96,6 +98,15 @@ static void guest_eoi(void)
 		x2apic_write_reg(APIC_EOI, 0);
 }
 
+/* An overflow is one PMI, no matter how long its bit stays. */
+static void guest_unmask_early(void)
+{
+	uint32_t ignored;
+
+	guest_write_lvtpc();
+	cpuid(0, &ignored, &ignored, &ignored, &ignored);
+}
+
 /* Bits of the global registers are RDPMC's indices. */
 static uint32_t guest_rdpmc_index(unsigned int bit)
 {
@@ -118,8 +129,11 @@ static void guest_pmi_handler(struct ex_regs *regs)
 			seen.late++;
 	}
 	seen.armed &= ~status;
+	if (way.early)
+		guest_unmask_early();
 	wrmsr(vpmu_msr_status_clear(), status);
-	guest_write_lvtpc();
+	if (!way.early)
+		guest_write_lvtpc();
 	guest_eoi();
 	wrmsr(vpmu_msr_global_ctrl(), seen.armed);
 }
@@ -218,6 +232,8 @@ VARIANT(x2apic_exits,		.way.exits = true);
 VARIANT(x2apic_fewer,		.fewer = true);
 VARIANT(x2apic_nmi,		.way.nmi = true);
 VARIANT(x2apic_nmi_exits,	.way.nmi = true, .way.exits = true);
+VARIANT(x2apic_early,		.way.early = true);
+VARIANT(x2apic_nmi_early,	.way.nmi = true, .way.early = true);
 VARIANT(x2apic_no_apicv,	.no_apicv = true);
 VARIANT(x2apic_no_apicv_exits,	.no_apicv = true, .way.exits = true);
 VARIANT(x2apic_no_apicv_nmi,	.no_apicv = true, .way.nmi = true);
