@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
 
+#include "disturb.h"
 #include "host_event.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -106,15 +106,6 @@ static struct kvm_vm *create(struct kvm_vcpu **vcpu, const struct payload *p)
 	return vm;
 }
 
-/* Preemptions of the calling thread. */
-static uint64_t switches(void)
-{
-	struct rusage usage;
-
-	TEST_ASSERT(!getrusage(RUSAGE_THREAD, &usage), "getrusage() failed");
-	return usage.ru_nivcsw;
-}
-
 /**
  * struct exactness - what the host's events count without any guest
  * @fixed: instructions around the loop
@@ -170,11 +161,11 @@ TEST(task_beside_guest)
 	vm = create(&runner.vcpu, &payload_long_loop);
 	runner_start(&runner);
 
-	before = switches();
+	before = preemptions();
 	for (i = 0; i < NR_MEASURES; i++)
 		expect_exact(fd, &exactness);
 	runner_join(&runner);
-	TEST_ASSERT(switches() > before, "The guest never had the CPU in between");
+	TEST_ASSERT(preemptions() > before, "The guest never had the CPU in between");
 	kvm_vm_free(vm);
 	close(fd);
 }

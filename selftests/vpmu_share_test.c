@@ -11,7 +11,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -28,7 +27,7 @@
 #define MIN_ROUNDS	12
 #define MIN_MEASURES	12
 #define MIN_MOVES	24
-#define MIN_SWITCHES	8
+#define MIN_PREEMPTIONS	8
 #define MAX_SECONDS	60
 
 /* Long enough for the scheduler to switch in the middle of some. */
@@ -87,22 +86,13 @@ static void guest_share(uint64_t id)
 	}
 }
 
-/* How often the calling thread lost its processor to another. */
-static uint64_t switches(void)
-{
-	struct rusage usage;
-
-	TEST_ASSERT(!getrusage(RUSAGE_THREAD, &usage), "getrusage() failed");
-	return usage.ru_nivcsw;
-}
-
 /**
  * struct runner - a thread that runs a vCPU
  * @vcpu: the vCPU
  * @tid: the thread's
  * @cpu: where it is to start
  * @rounds: how often the guest found its counts right
- * @switches: how often it was preempted
+ * @preempted: how often that happened to it
  * @stop: to end it
  */
 struct runner {
@@ -110,7 +100,7 @@ struct runner {
 	atomic_int tid;
 	int cpu;
 	atomic_int rounds;
-	atomic_ulong switches;
+	atomic_ulong preempted;
 	atomic_bool stop;
 	pthread_t thread;
 };
@@ -124,7 +114,7 @@ static void *runner_thread(void *arg)
 	while (!r->stop) {
 		TEST_ASSERT_EQ(vpmu_run(r->vcpu), VPMU_SYNC);
 		r->rounds++;
-		r->switches = switches();
+		r->preempted = preemptions();
 	}
 	return NULL;
 }
@@ -211,7 +201,7 @@ static bool seen_enough(FIXTURE_DATA(share) *self, const FIXTURE_VARIANT(share) 
 	for (i = 0; i < NR_VCPUS; i++) {
 		if (self->runners[i].rounds < MIN_ROUNDS)
 			return false;
-		if (self->runners[i].switches < MIN_SWITCHES)
+		if (self->runners[i].preempted < MIN_PREEMPTIONS)
 			return false;
 	}
 	return !variant->moving || self->mover.moves >= MIN_MOVES;
@@ -258,7 +248,7 @@ TEST_F(share, all_are_exact)
 	printf("# %d measures, %d moves;", n, self->mover.moves);
 	for (i = 0; i < NR_VCPUS; i++)
 		printf(" vCPU %d: %d rounds, preempted %lu times;", i, self->runners[i].rounds,
-		       self->runners[i].switches);
+		       self->runners[i].preempted);
 	printf("\n");
 }
 

@@ -3,6 +3,7 @@
  * What happens to a thread that runs a vCPU.
  */
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "disturb.h"
@@ -15,6 +16,14 @@ void move_to(pid_t tid, int cpu)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	TEST_ASSERT(!sched_setaffinity(tid, sizeof(set), &set), "sched_setaffinity() failed");
+}
+
+uint64_t preemptions(void)
+{
+	struct rusage usage;
+
+	TEST_ASSERT(!getrusage(RUSAGE_THREAD, &usage), "getrusage() failed");
+	return usage.ru_nivcsw;
 }
 
 static void *mover_thread(void *arg)

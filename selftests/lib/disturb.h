@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define DISTURB_MAX_CPUS	4
@@ -15,6 +16,9 @@
 
 /* The thread goes on on @cpu and nowhere else; 0 is the calling one. */
 void move_to(pid_t tid, int cpu);
+
+/* How often the calling thread lost its CPU to another. */
+uint64_t preemptions(void);
 
 /**
  * struct mover - a thread that sends others from CPU to CPU
