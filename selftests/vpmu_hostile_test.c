@@ -30,11 +30,11 @@
 #define APIC_LVTPC	0x340
 
 #define DEFAULT_SEED	1
-#define DEFAULT_CASES	60
+#define DEFAULT_CASES	150
 #define NR_ACTIONS	40
 
 /* How often a case looks whether guests and the host still count. */
-#define CASES_PER_CHECK	10
+#define CASES_PER_CHECK	25
 
 static uint64_t first_seed = DEFAULT_SEED;
 static uint64_t nr_cases = DEFAULT_CASES;
@@ -438,12 +438,18 @@ static void do_get_msrs(struct hostile *h)
 	expect_values(h, h->vcpu);
 }
 
-static void do_too_many(struct hostile *h)
+static void do_bad_memory(struct hostile *h)
 {
 	static struct kvm_msrs many_msrs = { .nmsrs = 256 };
 	static struct kvm_cpuid2 many_leaves = { .nent = 257 };
+	void *nowhere = (void *)8ul;
 
-	note("KVM_GET_MSRS, KVM_SET_MSRS and KVM_SET_CPUID2 of too many");
+	note("ioctls with nothing behind the pointer, or too much");
+	expect_errno(__vcpu_ioctl(h->vcpu, KVM_GET_MSRS, (struct kvm_msrs *)nowhere), EFAULT);
+	expect_errno(__vcpu_ioctl(h->vcpu, KVM_SET_MSRS, (struct kvm_msrs *)nowhere), EFAULT);
+	expect_errno(__vcpu_ioctl(h->vcpu, KVM_SET_CPUID2, (struct kvm_cpuid2 *)nowhere), EFAULT);
+	expect_errno(__vm_ioctl(h->vm, KVM_SET_PMU_EVENT_FILTER,
+				(struct kvm_pmu_event_filter *)nowhere), EFAULT);
 	expect_errno(__vcpu_ioctl(h->vcpu, KVM_GET_MSRS, &many_msrs), E2BIG);
 	expect_errno(__vcpu_ioctl(h->vcpu, KVM_SET_MSRS, &many_msrs), E2BIG);
 	expect_errno(__vcpu_ioctl(h->vcpu, KVM_SET_CPUID2, &many_leaves), E2BIG);
@@ -879,7 +885,7 @@ static void do_run(struct hostile *h)
 }
 
 static void (* const actions[])(struct hostile *h) = {
-	do_set_msr, do_set_msr, do_set_msr, do_set_msrs, do_set_msrs, do_get_msrs, do_too_many,
+	do_set_msr, do_set_msr, do_set_msr, do_set_msrs, do_set_msrs, do_get_msrs, do_bad_memory,
 	do_set_capabilities, do_set_cpuid, do_set_cpuid, do_event_filter, do_event_filter, do_cap,
 	do_msr_filter, do_init, do_mp_state, do_lapic, do_lapic, do_nested_state, do_restore,
 	do_create_vcpu, do_run, do_run, do_run, do_run,
