@@ -30,7 +30,7 @@ help:
 	@echo 'CPU=intel|amd         emulated processor (intel)    NCPUS=N      how many (2)'
 	@echo 'DEBUG=1               a kernel with lockdep, KASAN and PROVE_RCU'
 	@echo 'KERNEL=pristine       the unpatched kernel: make test then judges the emulator alone'
-	@echo 'STAGES="module ..."   only these parts of make test (module module-upstream stock stock-upstream guest'
+	@echo 'STAGES="module ..."   only these parts of make test (module module-upstream stock stock-upstream no-pmu guest'
 	@echo '                      emulator-1 -2 -4 amd-emulator-1 -2 amd-stock amd-module amd-module-upstream check)'
 	@echo 'LINUX_TARBALL=FILE    Linux 6.18.15 that is there already; BOCHS_TARBALL=FILE: Bochs 3.0'
 	@echo 'GUEST_KERNEL=FILE     another bzImage for the guest; ROUNDS=N length of its workload (50)'
