@@ -559,10 +559,13 @@ struct event_filter {
 	uint64_t events[MAX_EVENTS + 1];
 };
 
+/* Bits of its entries, without and with masks. */
+#define EVENT_VALID		GENMASK_ULL(15, 0)
+#define MASKED_EVENT_VALID	(GENMASK_ULL(63, 55) | EVENT_VALID)
+
 static uint64_t pick_event(struct hostile *h, bool masked)
 {
-	const uint64_t valid = masked ? GENMASK_ULL(63, 55) | GENMASK_ULL(15, 0) :
-					GENMASK_ULL(15, 0);
+	const uint64_t valid = masked ? MASKED_EVENT_VALID : EVENT_VALID;
 	uint64_t event = pick(h, 2) ? INTEL_ARCH_INSTRUCTIONS_RETIRED : pick_u64(h) & valid;
 
 	return pick(h, 16) ? event : pick_u64(h);
@@ -571,7 +574,6 @@ static uint64_t pick_event(struct hostile *h, bool masked)
 /* In the order in which KVM looks at it. */
 static int event_filter_errno(const struct event_filter *f)
 {
-	const uint64_t masked_valid = GENMASK_ULL(63, 55) | GENMASK_ULL(15, 0);
 	unsigned int i;
 
 	if (f->header.action > KVM_PMU_EVENT_DENY)
@@ -583,7 +585,7 @@ static int event_filter_errno(const struct event_filter *f)
 	if (!(f->header.flags & KVM_PMU_EVENT_FLAG_MASKED_EVENTS))
 		return 0;
 	for (i = 0; i < f->header.nevents; i++) {
-		if (f->events[i] & ~masked_valid)
+		if (f->events[i] & ~MASKED_EVENT_VALID)
 			return EINVAL;
 	}
 	return 0;
@@ -602,7 +604,7 @@ static void do_event_filter(struct hostile *h)
 		.fixed_counter_bitmap = pick_u64(h),
 	};
 	for (i = 0; i < f.header.nevents; i++)
-		f.events[i] = pick_event(h, f.header.flags & 1);
+		f.events[i] = pick_event(h, f.header.flags & KVM_PMU_EVENT_FLAG_MASKED_EVENTS);
 	note("KVM_SET_PMU_EVENT_FILTER action %x flags %x events %u: %lx...", f.header.action,
 	     f.header.flags, f.header.nevents, f.events[0]);
 	expect_errno(__vm_ioctl(h->vm, KVM_SET_PMU_EVENT_FILTER, &f.header),
