@@ -7,7 +7,6 @@
  * in the middle finds nothing to do; events of PMUs that cannot be lent notice
  * nothing at all, and cost nothing.
  */
-#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -17,6 +16,7 @@
 #include "apic.h"
 #include "cost.h"
 #include "host_event.h"
+#include "host_sysctl.h"
 #include "lend.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -26,33 +26,17 @@
 #define LEND_NSECS	200000
 #define HOST_ROUNDS	50000
 
-/* The NMI watchdog has an event of its own, which is not to be among those counted here. */
-#define NMI_WATCHDOG	"/proc/sys/kernel/nmi_watchdog"
-
-static char set_nmi_watchdog(char value)
-{
-	int fd = open(NMI_WATCHDOG, O_RDWR);
-	char before = '0';
-
-	/* There is none. */
-	if (fd < 0)
-		return before;
-	TEST_ASSERT(pread(fd, &before, 1, 0) == 1 && pwrite(fd, &value, 1, 0) == 1,
-		    "Cannot switch the NMI watchdog");
-	close(fd);
-	return before;
-}
-
 FIXTURE(lend) {
 	struct lend lend;
 	int cpu;
-	char nmi_watchdog;
+	bool nmi_watchdog;
 };
 
 FIXTURE_SETUP(lend)
 {
 	LEND_REQUIRE();
-	self->nmi_watchdog = set_nmi_watchdog('0');
+	/* It has an event of its own, which is not to be among those counted here. */
+	self->nmi_watchdog = nmi_watchdog_set(false);
 	self->lend = lend_open();
 	TEST_ASSERT_EQ(lend_create(&self->lend), 0);
 	self->cpu = pin_self_to_any_cpu();
@@ -61,7 +45,7 @@ FIXTURE_SETUP(lend)
 FIXTURE_TEARDOWN(lend)
 {
 	lend_close(&self->lend);
-	set_nmi_watchdog(self->nmi_watchdog);
+	nmi_watchdog_set(self->nmi_watchdog);
 }
 
 /* What an enabled selector says, 0 for one that isn't. */

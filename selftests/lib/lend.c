@@ -124,13 +124,32 @@ struct lend_watch lend_watch_stop(struct lend *lend)
 	return watch;
 }
 
-void lend_fail_start(struct lend *lend, const char *symbol, int error)
+void lend_lockup(struct lend *lend, uint64_t nsecs)
 {
-	struct lend_fail fail = { .error = error };
+	TEST_ASSERT(!ioctl(lend->fd, LEND_LOCKUP, &nsecs), "LEND_LOCKUP failed: %s",
+		    strerror(errno));
+}
 
+static void fail_start(struct lend *lend, const char *symbol, struct lend_fail fail)
+{
 	snprintf(fail.symbol, sizeof(fail.symbol), "%s", symbol);
 	TEST_ASSERT(!ioctl(lend->fd, LEND_FAIL_START, &fail), "%s cannot be made to fail: %s",
 		    symbol, strerror(errno));
+}
+
+void lend_fail_start(struct lend *lend, const char *symbol, int error)
+{
+	fail_start(lend, symbol, (struct lend_fail) { .error = error });
+}
+
+void lend_fail_start_nth(struct lend *lend, const char *symbol, int error, unsigned int nth)
+{
+	fail_start(lend, symbol, (struct lend_fail) { .error = error, .nth = nth });
+}
+
+void lend_override_start(struct lend *lend, const char *symbol, int value)
+{
+	fail_start(lend, symbol, (struct lend_fail) { .error = value, .anybody = 1 });
 }
 
 unsigned int lend_fail_stop(struct lend *lend)
@@ -151,4 +170,21 @@ void lend_backend_unregister(struct lend *lend)
 {
 	TEST_ASSERT(!ioctl(lend->fd, LEND_BACKEND_UNREGISTER),
 		    "LEND_BACKEND_UNREGISTER failed: %s", strerror(errno));
+}
+
+bool lend_lsm_start(struct lend *lend)
+{
+	if (!ioctl(lend->fd, LEND_LSM_START))
+		return true;
+	TEST_ASSERT(errno == EOPNOTSUPP, "LEND_LSM_START failed: %s", strerror(errno));
+	return false;
+}
+
+struct lend_lsm lend_lsm_read(struct lend *lend)
+{
+	struct lend_lsm lsm;
+
+	TEST_ASSERT(!ioctl(lend->fd, LEND_LSM_READ, &lsm), "LEND_LSM_READ failed: %s",
+		    strerror(errno));
+	return lsm;
 }

@@ -53,14 +53,25 @@ void lend_for(struct lend *lend, uint64_t nsecs, struct lent *sum);
 void lend_watch_start(struct lend *lend, const struct lend_watch *what);
 struct lend_watch lend_watch_stop(struct lend *lend);
 
+/* Keeps this CPU in code of the host with interrupts disabled. */
+void lend_lockup(struct lend *lend, uint64_t nsecs);
+
 /* Has the kernel's function @symbol return @error to the calling process. */
 void lend_fail_start(struct lend *lend, const char *symbol, int error);
+/* ... only at the @nth call from now on. */
+void lend_fail_start_nth(struct lend *lend, const char *symbol, int error, unsigned int nth);
+/* ... or @value to anybody, which needs no failure. */
+void lend_override_start(struct lend *lend, const char *symbol, int value);
 /* How often it did. */
 unsigned int lend_fail_stop(struct lend *lend);
 
 /* Registers a vPMU backend that takes no VM: 0 or -errno; and takes it back. */
 int lend_backend_register(struct lend *lend);
 void lend_backend_unregister(struct lend *lend);
+
+/* Has each event that is opened from now on known to a security module, if the kernel has them. */
+bool lend_lsm_start(struct lend *lend);
+struct lend_lsm lend_lsm_read(struct lend *lend);
 
 /* Skips the test that it stands in where the module isn't built, or perf lends no PMU. */
 #define LEND_REQUIRE()								\

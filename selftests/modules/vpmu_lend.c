@@ -31,8 +31,9 @@
 
 #include "vpmu_lend.h"
 
-/* Nobody keeps interrupts off for longer. */
+/* Nobody keeps interrupts off for longer, but for those who want to be noticed. */
 #define LEND_MAX_NSECS		(500 * NSEC_PER_MSEC)
+#define LOCKUP_MAX_NSECS	(10 * NSEC_PER_SEC)
 
 #define WIDTH_MASK		GENMASK_ULL(47, 0)
 
@@ -377,6 +378,25 @@ static long lend_event_close(struct lend_file *file)
 	return 0;
 }
 
+/* What the NMI watchdog looks for. */
+static long lend_lockup(void __user *arg)
+{
+	unsigned long flags;
+	u64 nsecs, end;
+
+	if (copy_from_user(&nsecs, arg, sizeof(nsecs)))
+		return -EFAULT;
+	if (nsecs > LOCKUP_MAX_NSECS)
+		return -EINVAL;
+
+	local_irq_save(flags);
+	end = local_clock() + nsecs;
+	while (local_clock() < end)
+		spin(1000);
+	local_irq_restore(flags);
+	return 0;
+}
+
 /*
  * The watch. It has all of the machine, so that there is one, of one file; its
  * figures are summed up per CPU by the probes, with interrupts disabled.
@@ -656,11 +676,19 @@ static DEFINE_MUTEX(fail_lock);
 static struct lend_fail fail;
 static struct lend_file *fail_owner;
 static pid_t fail_tgid;
-static atomic_t fail_hits;
+static atomic_t fail_calls, fail_hits;
+
+/* What interrupts the process is none of its calls. The probe itself counts as an NMI. */
+static bool probed_in_task(void)
+{
+	return hardirq_count() <= HARDIRQ_OFFSET && !in_serving_softirq();
+}
 
 static int fail_entry(struct kprobe *probe, struct pt_regs *regs)
 {
-	if (current->tgid != fail_tgid)
+	if (!probed_in_task() || (!fail.anybody && current->tgid != fail_tgid))
+		return 0;
+	if (fail.nth && atomic_inc_return(&fail_calls) != fail.nth)
 		return 0;
 
 	atomic_inc(&fail_hits);
@@ -690,6 +718,7 @@ static long fail_start(struct lend_file *file, void __user *arg)
 		return -EINVAL;
 
 	fail_tgid = current->tgid;
+	atomic_set(&fail_calls, 0);
 	atomic_set(&fail_hits, 0);
 	fail_probe = (struct kprobe) {
 		.symbol_name = fail.symbol,
@@ -781,6 +810,112 @@ static long backend_unregister(struct lend_file *file)
 	return 0;
 }
 
+/*
+ * A security module that has a state of each perf event, for one file. Where
+ * there is a real one with such states, these are what is counted.
+ */
+static DEFINE_MUTEX(lsm_lock);
+static struct lend_file *lsm_owner;
+static atomic64_t lsm_attached, lsm_freed;
+
+#ifdef CONFIG_SECURITY
+/* What is returned to is told by the entry which event it was. */
+static int lsm_alloc_entry(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	*(struct perf_event **)ri->data = (struct perf_event *)regs->di;
+	return 0;
+}
+
+static int lsm_alloc_return(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	struct perf_event *event = *(struct perf_event **)ri->data;
+
+	if (regs_return_value(regs))
+		return 0;
+	/* The kernel frees it by kfree(), with or without us. */
+	if (!event->security)
+		event->security = kzalloc(sizeof(long), GFP_ATOMIC);
+	if (event->security)
+		atomic64_inc(&lsm_attached);
+	return 0;
+}
+
+static int lsm_free_entry(struct kprobe *probe, struct pt_regs *regs)
+{
+	struct perf_event *event = (struct perf_event *)regs->di;
+
+	if (event->security)
+		atomic64_inc(&lsm_freed);
+	return 0;
+}
+
+static struct kretprobe lsm_alloc_probe;
+static struct kprobe lsm_free_probe;
+
+static int lsm_register(void)
+{
+	int r;
+
+	lsm_alloc_probe = (struct kretprobe) {
+		.kp.symbol_name = "security_perf_event_alloc",
+		.entry_handler = lsm_alloc_entry,
+		.handler = lsm_alloc_return,
+		.data_size = sizeof(struct perf_event *),
+		.maxactive = 64,
+	};
+	lsm_free_probe = (struct kprobe) {
+		.symbol_name = "security_perf_event_free",
+		.pre_handler = lsm_free_entry,
+	};
+	r = register_kprobe(&lsm_free_probe);
+	if (r)
+		return r;
+	r = register_kretprobe(&lsm_alloc_probe);
+	if (r)
+		unregister_kprobe(&lsm_free_probe);
+	return r;
+}
+
+static void lsm_end(void)
+{
+	unregister_kretprobe(&lsm_alloc_probe);
+	unregister_kprobe(&lsm_free_probe);
+	lsm_owner = NULL;
+}
+#else
+static int lsm_register(void) { return -EOPNOTSUPP; }
+static void lsm_end(void) { }
+#endif
+
+static long lsm_start(struct lend_file *file)
+{
+	int r;
+
+	guard(mutex)(&lsm_lock);
+	if (lsm_owner)
+		return -EBUSY;
+
+	atomic64_set(&lsm_attached, 0);
+	atomic64_set(&lsm_freed, 0);
+	r = lsm_register();
+	if (!r)
+		lsm_owner = file;
+	return r;
+}
+
+static long lsm_read(struct lend_file *file, void __user *arg)
+{
+	struct lend_lsm lsm = {
+		.attached = atomic64_read(&lsm_attached),
+		.freed = atomic64_read(&lsm_freed),
+	};
+
+	guard(mutex)(&lsm_lock);
+	if (lsm_owner != file)
+		return -EINVAL;
+	return copy_to_user(arg, &lsm, sizeof(lsm)) ? -EFAULT : 0;
+}
+
 static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __user *arg)
 {
 	switch (cmd) {
@@ -801,6 +936,8 @@ static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __u
 	case LEND_SPURIOUS_PMI:
 		send_to_self(APIC_DM_FIXED | PERF_GUEST_MEDIATED_PMI_VECTOR);
 		return 0;
+	case LEND_LOCKUP:
+		return lend_lockup(arg);
 	case LEND_FAIL_START:
 		return fail_start(file, arg);
 	case LEND_FAIL_STOP:
@@ -809,6 +946,10 @@ static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __u
 		return backend_register(file);
 	case LEND_BACKEND_UNREGISTER:
 		return backend_unregister(file);
+	case LEND_LSM_START:
+		return lsm_start(file);
+	case LEND_LSM_READ:
+		return lsm_read(file, arg);
 	default:
 		return -ENOTTY;
 	}
@@ -857,6 +998,10 @@ static int lend_close(struct inode *inode, struct file *filp)
 			fail_end();
 	}
 	backend_unregister(file);
+	scoped_guard(mutex, &lsm_lock) {
+		if (lsm_owner == file)
+			lsm_end();
+	}
 	if (file->event)
 		perf_event_release_kernel(file->event);
 	while (file->nr_created--)

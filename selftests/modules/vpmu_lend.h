@@ -125,6 +125,8 @@ struct lend_event {
  * @symbol: its name
  * @error: what it returns at once, to the calling process alone
  * @hits: how often it did
+ * @nth: only the so many-th call of that process fails, 0 for each
+ * @anybody: not only to the calling process, kernel threads included
  *
  * Whoever names a function knows that it can be left out like this.
  */
@@ -132,6 +134,20 @@ struct lend_fail {
 	char symbol[LEND_SYMBOL_LEN];
 	__s32 error;
 	__u32 hits;
+	__u32 nth;
+	__u32 anybody;
+};
+
+/**
+ * struct lend_lsm - LEND_LSM_START, LEND_LSM_READ: what a security module has of perf events
+ * @attached: events that it was shown at their creation, and has a state of
+ * @freed: such states that it has been told to free
+ *
+ * From the start on, and until the file is closed.
+ */
+struct lend_lsm {
+	__u64 attached;
+	__u64 freed;
 };
 
 #define LEND_CREATE		_IO('l', 0)	/* perf_create_mediated_pmu() */
@@ -145,8 +161,11 @@ struct lend_fail {
 #define LEND_FAIL_START		_IOW('l', 8, struct lend_fail)
 #define LEND_FAIL_STOP		_IOR('l', 9, struct lend_fail)
 /* A vPMU backend of KVM, whose vm_create() fails with LEND_BACKEND_ERROR. */
-#define LEND_BACKEND_REGISTER	_IO('l', 10)
-#define LEND_BACKEND_UNREGISTER	_IO('l', 11)
+#define LEND_BACKEND_REGISTER	_IO('l', 13)
+#define LEND_BACKEND_UNREGISTER	_IO('l', 14)
 #define LEND_BACKEND_ERROR	ENXIO
+#define LEND_LOCKUP		_IOW('l', 10, __u64)	/* so many ns of host code, interrupts off */
+#define LEND_LSM_START		_IO('l', 11)
+#define LEND_LSM_READ		_IOR('l', 12, struct lend_lsm)
 
 #endif /* VPMU_LEND_H */

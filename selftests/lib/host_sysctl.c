@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Settings of the host's kernel.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "host_sysctl.h"
+#include "kvm_util.h"
+
+#define PATH_LEN	64
+
+int host_sysctl_set(const char *name, int value)
+{
+	char path[PATH_LEN], text[32] = {};
+	int fd, before, len;
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	TEST_ASSERT(fd >= 0 && pread(fd, text, sizeof(text) - 1, 0) > 0, "Cannot read %s", path);
+	before = atoi(text);
+	len = snprintf(text, sizeof(text), "%d", value);
+	TEST_ASSERT(pwrite(fd, text, len, 0) == len, "Cannot write %d to %s: %s", value, path,
+		    strerror(errno));
+	close(fd);
+	return before;
+}
+
+int host_sysfs_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		r = -errno;
+	close(fd);
+	return r;
+}
+
+bool nmi_watchdog_is_available(void)
+{
+	return !access("/proc/sys/kernel/nmi_watchdog", R_OK | W_OK);
+}
+
+bool nmi_watchdog_set(bool on)
+{
+	return nmi_watchdog_is_available() && host_sysctl_set("kernel/nmi_watchdog", on);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Settings of the host's kernel.
+ */
+#ifndef SELFTEST_HOST_SYSCTL_H
+#define SELFTEST_HOST_SYSCTL_H
+
+#include <stdbool.h>
+
+/* The (first) number of /proc/sys/@name; returns what it was before. */
+int host_sysctl_set(const char *name, int value);
+
+/* Writes to a file of sysfs; returns 0 or -errno. */
+int host_sysfs_write(const char *path, const char *text);
+
+/* The NMI watchdog, which has a perf event on each CPU. */
+bool nmi_watchdog_is_available(void);
+
+/* Switches it, and returns whether it was on. Where there is none, nothing happens. */
+bool nmi_watchdog_set(bool on);
+
+#endif /* SELFTEST_HOST_SYSCTL_H */
