@@ -49,7 +49,7 @@ bool kmp_host_has_rdpmc_beyond_core(void)
 void kmp_warn_vm_refused(int error)
 {
 	if (error == -EBUSY)
-		pr_warn_ratelimited("no vCPU created: a perf event that includes guests is in use (perf's exclude_guest not set; the NMI watchdog has one, too)\n");
+		pr_warn_ratelimited("no vCPU created: a perf event that includes guests is in use; end what has it open, or have it set exclude_guest (perf: event:H)\n");
 	else
 		pr_warn_ratelimited("no vCPU created: perf refuses the PMU, error %d\n",
 				    error);
