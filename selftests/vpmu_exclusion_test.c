@@ -18,6 +18,7 @@
 
 #include "host_cgroup.h"
 #include "host_event.h"
+#include "host_sysctl.h"
 #include "lend.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -287,12 +288,14 @@ TEST(vm_with_pmu_disabled)
  */
 FIXTURE(lend) {
 	struct lend lend;
+	bool has_lsm;
 };
 
 FIXTURE_SETUP(lend)
 {
 	LEND_REQUIRE();
 	self->lend = lend_open();
+	self->has_lsm = lend_lsm_start(&self->lend);
 }
 
 FIXTURE_TEARDOWN(lend)
@@ -310,18 +313,27 @@ static void expect_create(struct lend *lend, int expected)
 		    strerror(-expected));
 }
 
-/* Neither side has left anything behind. */
-static void expect_balanced(struct lend *lend)
+/* Neither side has left anything behind, and no event is open. */
+static void expect_balanced(FIXTURE_DATA(lend) *self)
 {
 	struct perf_event_attr attr = including_attr();
+	struct lend_lsm lsm;
 
-	expect_create(lend, 0);
+	expect_create(&self->lend, 0);
 	expect_open(&attr, 0, -1, 0);
-	expect_create(lend, 0);
+	expect_create(&self->lend, 0);
+	if (!self->has_lsm)
+		return;
+	lsm = lend_lsm_read(&self->lend);
+	TEST_ASSERT(lsm.attached == lsm.freed,
+		    "A security module was shown %llu events, and has to free %llu",
+		    lsm.attached, lsm.freed);
 }
 
-static void test_kernel_counter(struct lend *lend, int cpu)
+static void test_kernel_counter(FIXTURE_DATA(lend) *self, int cpu)
 {
+	struct lend *lend = &self->lend;
+
 	TEST_ASSERT_EQ(lend_event_open(lend, cpu, false), 0);
 	expect_create(lend, -EBUSY);
 	lend_event_close(lend);
@@ -330,14 +342,14 @@ static void test_kernel_counter(struct lend *lend, int cpu)
 	TEST_ASSERT_EQ(lend_event_open(lend, cpu, true), 0);
 	lend_event_close(lend);
 	lend_release(lend);
-	expect_balanced(lend);
+	expect_balanced(self);
 }
 
 /* Events of the kernel's own are no exception. */
 TEST_F(lend, kernel_counter)
 {
-	test_kernel_counter(&self->lend, -1);
-	test_kernel_counter(&self->lend, pin_self_to_any_cpu());
+	test_kernel_counter(self, -1);
+	test_kernel_counter(self, pin_self_to_any_cpu());
 }
 
 /* Each of many users counts, and so does each of many events. */
@@ -361,7 +373,7 @@ TEST_F(lend, many)
 		expect_create(&self->lend, -EBUSY);
 		close(fds[i]);
 	}
-	expect_balanced(&self->lend);
+	expect_balanced(self);
 }
 
 /* A child that waits, with the events that it has inherited. */
@@ -416,7 +428,7 @@ TEST_F(lend, inherited_on_fork)
 	child_end(&b);
 	expect_create(&self->lend, -EBUSY);
 	close(fd);
-	expect_balanced(&self->lend);
+	expect_balanced(self);
 }
 
 /* The file is what keeps an event; a child that has it keeps it. */
@@ -431,7 +443,7 @@ TEST_F(lend, file_shared_by_fork)
 	close(fd);
 	expect_create(&self->lend, -EBUSY);
 	child_end(&c);
-	expect_balanced(&self->lend);
+	expect_balanced(self);
 }
 
 /* An event that excludes guests can be inherited any time. */
@@ -449,7 +461,7 @@ TEST_F(lend, fork_while_lent)
 	child_end(&c);
 	lend_release(&self->lend);
 	close(fd);
-	expect_balanced(&self->lend);
+	expect_balanced(self);
 }
 
 /* Not even an event that comes to nothing is in the way afterwards. */
@@ -474,30 +486,134 @@ TEST_F(lend, refused_for_other_reasons)
 		/* A group with itself, in another context. */
 		TEST_ASSERT(syscall(SYS_perf_event_open, &attr, 0, -1, 0, 0) < 0, "No error");
 	}
-	expect_balanced(&self->lend);
+	expect_balanced(self);
 }
 
-/* On all error paths: the functions on the way to an event fail, one by one. */
-TEST_F(lend, failing_open)
+/* An event whose creation has many steps that can fail. */
+static struct perf_event_attr sampling_attr(void)
 {
-	static const char *const symbols[] = {
-		"perf_try_init_event", "get_callchain_buffers", "find_get_context",
-		"find_get_pmu_context", "anon_inode_getfile",
-	};
 	struct perf_event_attr attr = including_attr();
-	unsigned int i, hits;
-	int fd;
 
 	attr.sample_period = 1000000007;
 	attr.sample_type = PERF_SAMPLE_CALLCHAIN;
-	for (i = 0; i < ARRAY_SIZE(symbols); i++) {
-		lend_fail_start(&self->lend, symbols[i], -ENOMEM);
-		fd = host_event_open(&attr, 0, -1);
-		hits = lend_fail_stop(&self->lend);
-		TEST_ASSERT(hits && fd < 0, "%s() failed %u times, perf_event_open(): %d",
-			    symbols[i], hits, fd);
-		expect_balanced(&self->lend);
+	return attr;
+}
+
+/* On all error paths: the functions on the way to an event fail, one by one. */
+static const char *const steps[] = {
+	"perf_try_init_event", "get_callchain_buffers", "find_get_context",
+	"find_get_pmu_context", "anon_inode_getfile",
+};
+
+static void fail_to_open(FIXTURE_DATA(lend) *self, const char *step)
+{
+	struct perf_event_attr attr = sampling_attr();
+	unsigned int hits;
+	int fd;
+
+	lend_fail_start(&self->lend, step, -ENOMEM);
+	fd = host_event_open(&attr, 0, -1);
+	hits = lend_fail_stop(&self->lend);
+	TEST_ASSERT(hits && fd < 0, "%s() failed %u times, perf_event_open(): %d", step, hits, fd);
+}
+
+TEST_F(lend, failing_open)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		fail_to_open(self, steps[i]);
+		expect_balanced(self);
 	}
+}
+
+/* ... and the state that a security module has of an event goes with the event. */
+TEST_F(lend, security_state)
+{
+	struct perf_event_attr attr = sampling_attr();
+	struct lend_lsm lsm;
+	unsigned int i;
+	int fd;
+
+	if (!self->has_lsm)
+		SKIP(return, "needs CONFIG_SECURITY");
+	fd = host_event_open_ok(&attr, 0, -1);
+	lsm = lend_lsm_read(&self->lend);
+	TEST_ASSERT(lsm.attached == 1 && !lsm.freed, "Shown %llu events, has to free %llu",
+		    lsm.attached, lsm.freed);
+	close(fd);
+	for (i = 0; i < ARRAY_SIZE(steps); i++)
+		fail_to_open(self, steps[i]);
+	/* The module itself may refuse. */
+	fail_to_open(self, "security_perf_event_alloc");
+	lsm = lend_lsm_read(&self->lend);
+	TEST_ASSERT(lsm.attached > 1, "Shown no event that failed later");
+	expect_balanced(self);
+}
+
+/*
+ * Each allocation of memory on the way fails, one by one, by whichever of the
+ * allocator's functions.
+ */
+static const char *const allocators[] = {
+	"kmem_cache_alloc_noprof", "kmem_cache_alloc_node_noprof", "kmem_cache_alloc_lru_noprof",
+	"__kmalloc_noprof", "__kmalloc_node_noprof", "__kmalloc_cache_noprof",
+	"__kmalloc_cache_node_noprof", "__kvmalloc_node_noprof",
+};
+
+/*
+ * What is tried while the @nth call of @allocator fails; true if it succeeded.
+ * Tells whether there was such a call.
+ */
+typedef bool (*attempt_t)(struct lend *lend, const char *allocator, unsigned int nth, bool *hit);
+
+/* Returns how many attempts have failed. */
+static int fail_allocations(FIXTURE_DATA(lend) *self, const char *allocator, attempt_t attempt)
+{
+	unsigned int nth = 0;
+	int failures = 0;
+	bool done, hit;
+
+	do {
+		done = attempt(&self->lend, allocator, ++nth, &hit);
+		TEST_ASSERT(done || hit, "Failed although all %u calls of %s() succeeded", nth - 1,
+			    allocator);
+		failures += !done;
+		expect_balanced(self);
+	} while (hit);
+	return failures;
+}
+
+static void fail_all_allocations(FIXTURE_DATA(lend) *self, attempt_t attempt)
+{
+	/* Not on the console, please. */
+	int level = host_sysctl_set("kernel/printk", 1);
+	int failures = 0;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(allocators); i++)
+		failures += fail_allocations(self, allocators[i], attempt);
+	host_sysctl_set("kernel/printk", level);
+	printf("# %d attempts failed for want of memory\n", failures);
+	TEST_ASSERT(failures > 3, "Allocations don't fail");
+}
+
+static bool open_event(struct lend *lend, const char *allocator, unsigned int nth, bool *hit)
+{
+	struct perf_event_attr attr = sampling_attr();
+	int fd;
+
+	lend_fail_start_nth(lend, allocator, 0, nth);
+	fd = host_event_open(&attr, 0, -1);
+	*hit = lend_fail_stop(lend);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+TEST_F(lend, open_without_memory)
+{
+	fail_all_allocations(self, open_event);
 }
 
 TEST_F(lend, failing_vcpu)
@@ -520,7 +636,7 @@ TEST_F(lend, failing_vcpu)
 		/* The VM can have its vCPU yet. */
 		expect_create_vcpu(vm, 0, 0);
 		kvm_vm_free(vm);
-		expect_balanced(&self->lend);
+		expect_balanced(self);
 
 		/* ... or go without ever having had one. */
 		vm = vm_create(1);
@@ -528,8 +644,29 @@ TEST_F(lend, failing_vcpu)
 		fd = create_vcpu(vm, 0);
 		lend_fail_stop(&self->lend);
 		kvm_vm_free(vm);
-		expect_balanced(&self->lend);
+		expect_balanced(self);
 	}
+}
+
+static bool create_first_vcpu(struct lend *lend, const char *allocator, unsigned int nth,
+			      bool *hit)
+{
+	struct kvm_vm *vm = vm_create(1);
+	int fd;
+
+	lend_fail_start_nth(lend, allocator, 0, nth);
+	fd = create_vcpu(vm, 0);
+	*hit = lend_fail_stop(lend);
+	/* Not to be tried again: KVM may keep one of two memory slots, and trip over it. */
+	if (fd >= 0)
+		close(fd);
+	kvm_vm_free(vm);
+	return fd >= 0;
+}
+
+TEST_F(lend, vcpu_without_memory)
+{
+	fail_all_allocations(self, create_first_vcpu);
 }
 
 /* Openers against creators: never are both in at once. */
@@ -617,7 +754,7 @@ TEST_F(lend, race)
 	TEST_ASSERT(race.opened > 50 && race.created > 50, "This was no race");
 	TEST_ASSERT(!race.both, "%d times both were in", race.both);
 	TEST_ASSERT(!race.surprises, "%d unexpected errors", race.surprises);
-	expect_balanced(&self->lend);
+	expect_balanced(self);
 }
 
 int main(int argc, char *argv[])
