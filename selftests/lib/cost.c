@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a call costs, counted by the emulator.
+ * What something costs, counted by the emulator.
  */
 #include "cost.h"
 #include "emucost.h"
@@ -8,6 +8,33 @@
 bool cost_is_available(void)
 {
 	return !emucost_open();
+}
+
+struct cost cost_now(int nr_cpus)
+{
+	struct cost cost = {};
+	int cpu;
+
+	emucost_latch();
+	for (cpu = 0; cpu < nr_cpus; cpu++) {
+		cost.insns += emucost_read(cpu, EMUCOST_HOST_INSNS);
+		cost.wrmsr += emucost_read(cpu, EMUCOST_HOST_WRMSR);
+		cost.rdmsr += emucost_read(cpu, EMUCOST_HOST_RDMSR);
+		cost.rdpmc += emucost_read(cpu, EMUCOST_HOST_RDPMC);
+		cost.exits += emucost_read(cpu, EMUCOST_VMEXITS);
+	}
+	return cost;
+}
+
+struct cost cost_between(const struct cost *from, const struct cost *to)
+{
+	return (struct cost) {
+		.insns = to->insns - from->insns,
+		.wrmsr = to->wrmsr - from->wrmsr,
+		.rdmsr = to->rdmsr - from->rdmsr,
+		.rdpmc = to->rdpmc - from->rdpmc,
+		.exits = to->exits - from->exits,
+	};
 }
 
 static uint64_t host_insns(int cpu)

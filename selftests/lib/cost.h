@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What a call costs, counted by the emulator that the tests run in. Apart from
+ * What something costs, counted by the emulator that the tests run in. Apart from
  * emucost.h because the C library's port I/O and that of KVM's selftests don't
  * go together.
  */
@@ -10,8 +10,30 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Are there cost counters? From then on the calling process may use them. */
+/**
+ * struct cost - what the host did, outside of guests
+ * @insns: instructions that it retired
+ * @wrmsr: WRMSRs among them
+ * @rdmsr: RDMSRs among them
+ * @rdpmc: RDPMCs among them
+ * @exits: VM-exits
+ */
+struct cost {
+	uint64_t insns;
+	uint64_t wrmsr;
+	uint64_t rdmsr;
+	uint64_t rdpmc;
+	uint64_t exits;
+};
+
+/* Are there cost counters? From then on the calling thread may use them. */
 bool cost_is_available(void);
+
+/* What CPUs 0 to @nr_cpus - 1 have done up to now. */
+struct cost cost_now(int nr_cpus);
+
+/* What was done from @from to @to. */
+struct cost cost_between(const struct cost *from, const struct cost *to);
 
 /*
  * Instructions that @cpu retires outside of guests while @call runs, the least

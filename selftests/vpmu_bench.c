@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a guest's use of its PMU costs the host, counted by the emulator.
+ *
+ *   vpmu_bench [-o OPERATION] WORD...    print a line for each operation, or that one:
+ *
+ *     @bench WORD... VCPUS HOST-EVENTS OPERATION OPERATIONS INSTRUCTIONS WRMSR RDMSR RDPMC EXITS
+ *
+ * The words are for whoever reads the lines. Figures are sums over that many
+ * operations, of what CPUs do outside of the guest. Says nothing about right
+ * and wrong; scripts/bench-report does.
+ *
+ * A measured round is a few operations in the guest, done by all of its vCPUs
+ * at the same time, each on a CPU of its own. What rounds of different lengths
+ * have in common is no part of the figures, and of all rounds of a length the
+ * cheapest is taken, so that the host's own interrupts don't show.
+ */
+#include <pthread.h>
+#include <stdio.h>
+
+#include "apic.h"
+#include "cost.h"
+#include "host_event.h"
+#include "vpmu.h"
+
+#define APIC_LVTPC	0x340
+/* Of the first vCPU; the next one's tell which vCPU it is that they interrupt. */
+#define PMI_VECTOR	0x52
+
+#define MAX_VCPUS	2
+#define SHORT_ROUND	2
+#define LONG_ROUND	6
+#define ROUNDS		12
+
+/* Events from one sample to the next. */
+#define SAMPLE_PERIOD	5000
+
+enum op {
+	OP_CPUID,
+	OP_RDPMC,
+	OP_GLOBAL_CTRL,
+	OP_WRITE_COUNTER,
+	OP_WRITE_SELECTOR,
+	OP_SAMPLE,
+};
+
+/* What the guest has programmed meanwhile. */
+enum pmu_state {
+	PMU_NONE,
+	PMU_OFF,
+	PMU_COUNTING,
+	PMU_SAMPLING,
+};
+
+static const struct row {
+	const char *name;
+	enum op op;
+	enum pmu_state state;
+} rows[] = {
+	{ "cpuid-no-pmu", OP_CPUID, PMU_NONE },
+	{ "cpuid-off", OP_CPUID, PMU_OFF },
+	{ "cpuid-counting", OP_CPUID, PMU_COUNTING },
+	{ "rdpmc", OP_RDPMC, PMU_COUNTING },
+	{ "global-ctrl", OP_GLOBAL_CTRL, PMU_COUNTING },
+	{ "write-counter", OP_WRITE_COUNTER, PMU_COUNTING },
+	{ "write-selector", OP_WRITE_SELECTOR, PMU_COUNTING },
+	{ "sample", OP_SAMPLE, PMU_SAMPLING },
+};
+
+/* --- the guest */
+
+/* Where a vendor has the registers, counter n's at n times @step from the first. */
+static const struct registers {
+	uint32_t selector;
+	uint32_t counter;
+	uint32_t step;
+	uint32_t global_ctrl;
+	uint32_t global_status;
+	uint32_t global_reset;
+} intel_registers = {
+	.selector = MSR_P6_EVNTSEL0,
+	.counter = MSR_IA32_PMC0,
+	.step = 1,
+	.global_ctrl = MSR_CORE_PERF_GLOBAL_CTRL,
+	.global_status = MSR_CORE_PERF_GLOBAL_STATUS,
+	.global_reset = MSR_CORE_PERF_GLOBAL_OVF_CTRL,
+}, amd_registers = {
+	.selector = MSR_F15H_PERF_CTL0,
+	.counter = MSR_F15H_PERF_CTR0,
+	.step = 2,
+	.global_ctrl = MSR_AMD64_PERF_CNTR_GLOBAL_CTL,
+	.global_status = MSR_AMD64_PERF_CNTR_GLOBAL_STATUS,
+	.global_reset = MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR,
+};
+
+/**
+ * struct shared - what the vCPUs and the program tell each other
+ * @nr_vcpus: vCPUs that take part in a round
+ * @nr_ops: operations of each in the next round, 0 to end
+ * @begun: vCPUs that have begun a round, all rounds added up
+ * @ended: vCPUs that have ended a round, the same
+ * @pmis: PMIs of each vCPU
+ */
+static volatile struct shared {
+	uint64_t nr_vcpus;
+	uint64_t nr_ops;
+	uint64_t begun;
+	uint64_t ended;
+	uint64_t pmis[MAX_VCPUS];
+} shared;
+
+/* Their bits in the global registers. CPUID tells, which exits. */
+static uint64_t all_counters;
+
+static const struct registers *guest_registers(void)
+{
+	return host_cpu_is_intel ? &intel_registers : &amd_registers;
+}
+
+static unsigned int guest_counters(void)
+{
+	return host_cpu_is_intel ? guest_nr_gp() : this_cpu_property(X86_PROPERTY_NR_PERFCTR_CORE);
+}
+
+static uint64_t guest_all_counters(void)
+{
+	return (BIT_ULL(guest_counters()) - 1) | (host_cpu_is_intel ? guest_fixed_mask() : 0);
+}
+
+static void guest_count_everywhere(void)
+{
+	const struct registers *r = guest_registers();
+	uint64_t fixed_ctrl = 0;
+	unsigned int i;
+
+	for (i = 0; i < guest_counters(); i++)
+		wrmsr(r->selector + i * r->step, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
+	for (i = 0; host_cpu_is_intel && i < guest_nr_fixed(); i++)
+		fixed_ctrl |= (uint64_t)FIXED_PMC_KERNEL << 4 * i;
+	if (fixed_ctrl)
+		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, fixed_ctrl);
+	all_counters = guest_all_counters();
+	wrmsr(r->global_ctrl, all_counters);
+}
+
+static void guest_arm(const struct registers *r)
+{
+	wrmsr(r->counter, -SAMPLE_PERIOD & (BIT_ULL(48) - 1));
+}
+
+/* As a profiler does it; the one counter is counter 0. */
+static void guest_pmi_handler(struct ex_regs *regs)
+{
+	const struct registers *r = guest_registers();
+
+	wrmsr(r->global_ctrl, 0);
+	wrmsr(r->global_reset, rdmsr(r->global_status));
+	guest_arm(r);
+	/* Intel's has been masked by the interrupt. */
+	if (host_cpu_is_intel)
+		x2apic_write_reg(APIC_LVTPC, regs->vector);
+	shared.pmis[regs->vector - PMI_VECTOR]++;
+	x2apic_write_reg(APIC_EOI, 0);
+}
+
+static void guest_sample_init(unsigned int id)
+{
+	const struct registers *r = guest_registers();
+
+	x2apic_enable();
+	x2apic_write_reg(APIC_LVTPC, PMI_VECTOR + id);
+	wrmsr(r->global_ctrl, 0);
+	wrmsr(r->selector, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED) |
+			   ARCH_PERFMON_EVENTSEL_INT);
+	guest_arm(r);
+}
+
+static void guest_sample(const struct registers *r, unsigned int id)
+{
+	const uint64_t before = shared.pmis[id];
+
+	sti();
+	wrmsr(r->global_ctrl, BIT_ULL(0));
+	while (shared.pmis[id] == before)
+		;
+	cli();
+}
+
+static void guest_op(enum op op, unsigned int id, uint64_t i)
+{
+	const struct registers *r = guest_registers();
+	uint32_t ignored;
+
+	switch (op) {
+	case OP_CPUID:
+		cpuid(0, &ignored, &ignored, &ignored, &ignored);
+		break;
+	case OP_RDPMC:
+		_rdpmc(0);
+		break;
+	case OP_GLOBAL_CTRL:
+		wrmsr(r->global_ctrl, 0);
+		wrmsr(r->global_ctrl, all_counters);
+		break;
+	case OP_WRITE_COUNTER:
+		wrmsr(r->counter, i);
+		break;
+	case OP_WRITE_SELECTOR:
+		wrmsr(r->selector, VPMU_SEL_OS(i % 2 ? INTEL_ARCH_INSTRUCTIONS_RETIRED :
+						       INTEL_ARCH_BRANCHES_RETIRED));
+		break;
+	case OP_SAMPLE:
+		guest_sample(r, id);
+		break;
+	}
+}
+
+/* All vCPUs come by, @round times by now. No PAUSE: it might exit. */
+static void guest_wait_for_others(volatile uint64_t *passed, uint64_t round)
+{
+	__atomic_fetch_add(passed, 1, __ATOMIC_SEQ_CST);
+	while (*passed < round * shared.nr_vcpus)
+		;
+}
+
+static void guest_code(enum op op, enum pmu_state state, unsigned int id)
+{
+	uint64_t i, round;
+
+	if (state == PMU_COUNTING)
+		guest_count_everywhere();
+	if (state == PMU_SAMPLING)
+		guest_sample_init(id);
+	for (round = 1; ; round++) {
+		/* Only the first is measured from without. */
+		if (!id)
+			GUEST_SYNC(round);
+		guest_wait_for_others(&shared.begun, round);
+		if (!shared.nr_ops)
+			break;
+		for (i = 0; i < shared.nr_ops; i++)
+			guest_op(op, id, i);
+		guest_wait_for_others(&shared.ended, round);
+	}
+	GUEST_DONE();
+}
+
+/* --- the host */
+
+/* The library makes VMs with a full irqchip, and can't be told otherwise. */
+void __wrap_vm_create_irqchip(struct kvm_vm *vm);
+void __wrap_vm_create_irqchip(struct kvm_vm *vm)
+{
+	vm_enable_cap(vm, KVM_CAP_SPLIT_IRQCHIP, 24);
+	vm->has_irqchip = true;
+}
+
+static volatile struct shared *shared_of(struct kvm_vm *vm)
+{
+	return addr_gva2hva(vm, (uint64_t)&shared);
+}
+
+static struct kvm_vm *create_vm(const struct row *row, int nr_vcpus, struct kvm_vcpu **vcpus)
+{
+	struct vpmu_config config = vpmu_config_max();
+	struct kvm_vm *vm = vm_create(nr_vcpus);
+	int i;
+
+	if (row->state == PMU_NONE)
+		vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
+	for (i = 0; i < nr_vcpus; i++) {
+		vcpus[i] = vm_vcpu_add(vm, i, guest_code);
+		if (host_cpu_is_intel && row->state != PMU_NONE)
+			vpmu_vcpu_init(vcpus[i], &config);
+		vcpu_args_set(vcpus[i], 3, (uint64_t)row->op, (uint64_t)row->state, (uint64_t)i);
+	}
+	for (i = 0; i < nr_vcpus; i++)
+		vm_install_exception_handler(vm, PMI_VECTOR + i, guest_pmi_handler);
+	shared_of(vm)->nr_vcpus = nr_vcpus;
+	return vm;
+}
+
+/* What a vCPU but the first does: it stays in the guest to the end. */
+static void *run_vcpu(void *arg)
+{
+	struct kvm_vcpu *vcpu = arg;
+
+	pin_self_to_cpu(vcpu->id);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
+	return NULL;
+}
+
+static struct cost cost_of_round(struct kvm_vcpu **vcpus, int nr_vcpus, uint64_t nr_ops)
+{
+	struct cost before, after;
+
+	shared_of(vcpus[0]->vm)->nr_ops = nr_ops;
+	before = cost_now(nr_vcpus);
+	TEST_ASSERT_EQ(vpmu_run(vcpus[0]), VPMU_SYNC);
+	after = cost_now(nr_vcpus);
+	return cost_between(&before, &after);
+}
+
+static struct cost cheapest_round(struct kvm_vcpu **vcpus, int nr_vcpus, uint64_t nr_ops)
+{
+	struct cost cost, best = { .insns = UINT64_MAX };
+	int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		cost = cost_of_round(vcpus, nr_vcpus, nr_ops);
+		if (cost.insns < best.insns)
+			best = cost;
+	}
+	return best;
+}
+
+static void end_guest(struct kvm_vcpu **vcpus, int nr_vcpus, pthread_t *threads)
+{
+	int i;
+
+	shared_of(vcpus[0]->vm)->nr_ops = 0;
+	TEST_ASSERT_EQ(vpmu_run(vcpus[0]), VPMU_DONE);
+	for (i = 1; i < nr_vcpus; i++)
+		pthread_join(threads[i], NULL);
+}
+
+static struct cost measure(const struct row *row, int nr_vcpus)
+{
+	struct kvm_vcpu *vcpus[MAX_VCPUS];
+	struct kvm_vm *vm = create_vm(row, nr_vcpus, vcpus);
+	struct cost of_short, of_long;
+	pthread_t threads[MAX_VCPUS];
+	int i;
+
+	for (i = 1; i < nr_vcpus; i++)
+		TEST_ASSERT(!pthread_create(&threads[i], NULL, run_vcpu, vcpus[i]),
+			    "pthread_create() failed");
+	TEST_ASSERT_EQ(vpmu_run(vcpus[0]), VPMU_SYNC);
+	/* The first rounds find code and page tables not yet in place. */
+	cheapest_round(vcpus, nr_vcpus, SHORT_ROUND);
+	of_short = cheapest_round(vcpus, nr_vcpus, SHORT_ROUND);
+	of_long = cheapest_round(vcpus, nr_vcpus, LONG_ROUND);
+	end_guest(vcpus, nr_vcpus, threads);
+	kvm_vm_free(vm);
+	return cost_between(&of_short, &of_long);
+}
+
+/**
+ * struct wanted - what is asked for
+ * @op: the name of the only operation that is to be measured, NULL for all
+ * @words: what each line begins with
+ */
+struct wanted {
+	const char *op;
+	char **words;
+};
+
+static void print_row(const struct wanted *wanted, int nr_vcpus, const char *setting,
+		      const struct row *row)
+{
+	struct cost cost = measure(row, nr_vcpus);
+	char **word;
+
+	printf("@bench");
+	for (word = wanted->words; *word; word++)
+		printf(" %s", *word);
+	printf(" %d %s %s %d %lu %lu %lu %lu %lu\n", nr_vcpus, setting, row->name,
+	       nr_vcpus * (LONG_ROUND - SHORT_ROUND),
+	       cost.insns, cost.wrmsr, cost.rdmsr, cost.rdpmc, cost.exits);
+	fflush(stdout);
+}
+
+static void print_rows(const struct wanted *wanted, int nr_vcpus, const char *setting)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (!wanted->op || !strcmp(wanted->op, rows[i].name))
+			print_row(wanted, nr_vcpus, setting, &rows[i]);
+	}
+}
+
+/* With an event of the host on each CPU, as perf stat -a has them. */
+static void print_rows_beside_events(const struct wanted *wanted, int nr_vcpus)
+{
+	struct perf_event_attr attr = host_event_attr();
+	int fds[MAX_VCPUS], cpu;
+
+	attr.disabled = 0;
+	attr.exclude_kernel = 0;
+	for (cpu = 0; cpu < nr_vcpus; cpu++)
+		fds[cpu] = host_event_open_ok(&attr, -1, cpu);
+	print_rows(wanted, nr_vcpus, "host-events");
+	for (cpu = 0; cpu < nr_vcpus; cpu++)
+		close(fds[cpu]);
+}
+
+int main(int argc, char *argv[])
+{
+	int cpus[MAX_VCPUS], nr_cpus = host_cpus(cpus, MAX_VCPUS), nr_vcpus;
+	struct wanted wanted = { .words = argv + 1 };
+
+	if (argc > 2 && !strcmp(argv[1], "-o")) {
+		wanted.op = argv[2];
+		wanted.words = argv + 3;
+	}
+	if (!cost_is_available()) {
+		fprintf(stderr, "vpmu_bench: no cost counters; run it in the emulator, with \"costs: enabled=1\"\n");
+		return KSFT_SKIP;
+	}
+	TEST_REQUIRE(kvm_is_pmu_enabled());
+	pin_self_to_cpu(0);
+	for (nr_vcpus = 1; nr_vcpus <= nr_cpus; nr_vcpus++) {
+		print_rows(&wanted, nr_vcpus, "no-host-events");
+		print_rows_beside_events(&wanted, nr_vcpus);
+	}
+	return KSFT_PASS;
+}
