@@ -6,7 +6,7 @@
 # environment.
 export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
 
-.PHONY: help run run-nested test check check-series kernel module bochs selftests shell fuzz doc packages toolchain clean
+.PHONY: help run run-nested test bench check check-series kernel module bochs selftests shell fuzz doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -14,6 +14,7 @@ help:
 	@echo 'make run              a Linux guest under perf, on stock KVM and on the module, side by side'
 	@echo 'make run-nested       a Linux guest under perf in a Linux guest, on the module; some minutes'
 	@echo 'make test             everything that is tested; the last line is "N passed, N failed"'
+	@echo 'make bench            what a vPMU costs, on stock KVM and on the module: bench/$$CPU.md and .svg; fails above its limits'
 	@echo 'make check            what needs no kernel, in seconds: cargo test, fmt, clippy, checkpatch, shellcheck'
 	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to'
 	@echo 'make shell            a shell in the emulated host'
@@ -47,6 +48,9 @@ run-nested:
 
 test:
 	@scripts/test
+
+bench:
+	@scripts/bench
 
 check:
 	@scripts/check
