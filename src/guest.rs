@@ -346,7 +346,7 @@ impl GuestPmu {
                 let field = hardware.field(index);
                 self.interrupting
                     .set(counter, field & FixedCtrCtrl::PMI != 0);
-                self.emulated.update_fixed::<V>(counter, field != 0);
+                self.emulated.update_fixed::<V>(counter, hardware);
             }
         }
     }

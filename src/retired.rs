@@ -10,7 +10,7 @@
 use crate::{
     counter::{Counter, CounterSet, Kind},
     guest::GuestPmu,
-    msr::{EventSelector, Privileges},
+    msr::{EventSelector, FixedCtrCtrl, Privileges},
     pmi::Pmi,
     vendor::Vendor,
 };
@@ -34,24 +34,40 @@ pub struct Emulated {
     pub instructions: CounterSet,
     /// Counters of branch instructions retired.
     pub branches: CounterSet,
+    /// Counters that count, whatever it is, at CPL 1, 2 and 3.
+    user: CounterSet,
+    /// Counters that count at CPL 0.
+    kernel: CounterSet,
 }
 
 impl Emulated {
     /// General-purpose `counter` got the hardware selector `selector`.
     pub fn update_gp<V: Vendor>(&mut self, counter: Counter, selector: EventSelector) {
-        let counts = |what| selector.has(EventSelector::EN) && V::selects(selector, what);
-        self.instructions.set(counter, counts(Retired::Instruction));
-        self.branches.set(counter, counts(Retired::Branch));
+        let enabled = selector.has(EventSelector::EN);
+        let counts = |what| enabled && V::selects(selector, what);
+        self.update(counter, selector.privileges(), counts);
     }
 
-    /// Fixed `counter` was enabled or disabled.
-    pub fn update_fixed<V: Vendor>(&mut self, counter: Counter, enabled: bool) {
+    /// Fixed `counter` got its field of `ctrl`.
+    pub fn update_fixed<V: Vendor>(&mut self, counter: Counter, ctrl: FixedCtrCtrl) {
         let Kind::Fixed(index) = counter.kind() else {
             return;
         };
+        let enabled = ctrl.field(index) != 0;
         let counts = |what| enabled && V::fixed_counts(index, what);
+        self.update(counter, ctrl.privileges(index), counts);
+    }
+
+    fn update(
+        &mut self,
+        counter: Counter,
+        privileges: Privileges,
+        counts: impl Fn(Retired) -> bool,
+    ) {
         self.instructions.set(counter, counts(Retired::Instruction));
         self.branches.set(counter, counts(Retired::Branch));
+        self.user.set(counter, privileges.user);
+        self.kernel.set(counter, privileges.kernel);
     }
 
     /// Counters of `what`.
@@ -61,6 +77,16 @@ impl Emulated {
             Retired::Branch => self.branches,
         }
     }
+
+    /// Those of `counters` that count in the guest's mode.
+    fn in_mode(&self, counters: CounterSet, in_user_mode: impl FnOnce() -> bool) -> CounterSet {
+        let (user, kernel) = (counters & self.user, counters & self.kernel);
+        if user == kernel || in_user_mode() {
+            user
+        } else {
+            kernel
+        }
+    }
 }
 
 impl GuestPmu {
@@ -68,56 +94,38 @@ impl GuestPmu {
     ///
     /// `in_user_mode` tells whether the guest is at CPL 1, 2 or 3; it is asked only if a counter
     /// depends on it, as the answer takes a VMREAD.
-    pub fn retire(&mut self, what: Retired, in_user_mode: impl Fn() -> bool) -> Pmi {
+    pub fn retire(&mut self, what: Retired, in_user_mode: impl FnOnce() -> bool) -> Pmi {
         let counters = self.emulated.of(what) & self.globally_enabled();
-        let mut owed = false;
-        for counter in counters.iter() {
-            if matches_mode(self.privileges(counter), &in_user_mode) {
-                owed |= self.increment(counter);
-            }
+        if counters.is_empty() {
+            return Pmi::None;
         }
-        Pmi::owed_if(owed)
+        let overflowed = self.increment(self.emulated.in_mode(counters, in_user_mode));
+        Pmi::owed_if(!(overflowed & self.interrupting).is_empty())
+    }
+
+    /// Adds one to each of `counters`. Returns those that it made overflow.
+    fn increment(&mut self, counters: CounterSet) -> CounterSet {
+        let (values, model) = (&mut self.counters, &self.model);
+        let mut overflowed = CounterSet::EMPTY;
+        counters.unrolled(CounterSet::ALL, |counter| {
+            let value = &mut values[counter.slot()];
+            *value = value.wrapping_add(1) & model.width(counter).mask();
+            if *value == 0 {
+                overflowed |= counter.bit();
+            }
+        });
+        self.changed |= counters.bits();
+        if model.has_global_registers() {
+            self.global_status |= overflowed.bits();
+        }
+        overflowed
     }
 
     /// Counters that an instruction which is a branch, too, would count in at the guest's privilege
     /// level: hardware's do so as the guest is entered, where that counts.
-    pub(crate) fn counting_entry(&self, in_user_mode: impl Fn() -> bool) -> CounterSet {
+    pub(crate) fn counting_entry(&self, in_user_mode: impl FnOnce() -> bool) -> CounterSet {
         let either = self.emulated.instructions | self.emulated.branches;
-        let mut counting = either & self.globally_enabled();
-        for counter in counting.iter() {
-            let counts = matches_mode(self.privileges(counter), &in_user_mode);
-            counting.set(counter, counts);
-        }
-        counting
+        self.emulated
+            .in_mode(either & self.globally_enabled(), in_user_mode)
     }
-
-    /// At which privilege levels hardware would count with `counter`.
-    fn privileges(&self, counter: Counter) -> Privileges {
-        match counter.kind() {
-            Kind::Gp(_) => self.hw_selector(counter).privileges(),
-            Kind::Fixed(index) => self.hw_fixed_ctrl().privileges(index),
-        }
-    }
-
-    /// Adds one to `counter`; true if that overflowed it and it interrupts.
-    fn increment(&mut self, counter: Counter) -> bool {
-        let mask = self.model.width(counter).mask();
-        let value = self.counter(counter).wrapping_add(1) & mask;
-        self.set_counter(counter, value);
-        if value != 0 {
-            return false;
-        }
-        if self.model.has_global_registers() {
-            self.global_status |= counter.bit().bits();
-        }
-        self.interrupting.contains(counter)
-    }
-}
-
-/// Does a counter with these `privileges` count in the guest's mode?
-fn matches_mode(privileges: Privileges, in_user_mode: impl Fn() -> bool) -> bool {
-    if privileges.user == privileges.kernel {
-        return privileges.user;
-    }
-    privileges.user == in_user_mode()
 }
