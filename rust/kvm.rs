@@ -382,8 +382,11 @@ pub trait Backend: Sized + 'static {
     /// The vCPU is in `mode` now.  Must not sleep.  AMD.
     fn mode_changed(vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData, mode: Mode);
 
+    /// Can an overflow raise an interrupt between the next load and its put?  Interrupts are off.
+    fn can_interrupt(data: &Self::VcpuData) -> bool;
+
     /// The vCPU owns the PMU and enters the guest next.  Interrupts are off.  `lvtpc` is the guest's
-    /// LVTPC, which hardware has got.  Returns how many counters needed no write.
+    /// LVTPC, which hardware has got if the vCPU can interrupt.  Returns how many counters needed no write.
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
 
     /// The vCPU has left the guest and is about to give back the PMU.  Interrupts are off.
@@ -733,17 +736,18 @@ impl<T: Backend> Callbacks<T> {
         let irqs_off = unsafe { IrqsOff::assert() };
         // SAFETY: The vCPU is valid and held by the contract.
         let lvtpc = unsafe { bindings::kvm_vpmu_guest_lvtpc(vcpu) };
+        // SAFETY: The contract.
+        let data = unsafe { Self::data(vcpu) };
 
         // Ownership first: from here on nothing counts until VM-entry.
-        let context = GuestContext::load(irqs_off, lvtpc);
+        let context = GuestContext::load(irqs_off, lvtpc, T::can_interrupt(data));
         // INVARIANT: The vCPU is loaded by the contract, and the PMU was just given to it.
         let owner = OwnerVcpu {
             // SAFETY: The contract.
             vcpu: unsafe { Vcpu::from_raw(vcpu) },
             _context: &context,
         };
-        // SAFETY: The contract.
-        let elided = T::load(&owner, unsafe { Self::data(vcpu) }, lvtpc);
+        let elided = T::load(&owner, data, lvtpc);
         context.keep();
         elided
     }

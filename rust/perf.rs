@@ -43,7 +43,7 @@ impl Drop for MediatedPmu {
 }
 
 /// This processor's PMU, owned by a vCPU: perf's events are stopped, the global control is 0, no
-/// selector is enabled, and LVTPC raises the mediated PMI vector.
+/// selector is enabled, and LVTPC raises the mediated PMI vector if the vCPU has a use for it.
 ///
 /// Dropping it gives the PMU back to perf. It must be in the state in which it was given: the global
 /// control 0 and no selector enabled; values of counters do not matter.
@@ -55,10 +55,19 @@ pub struct GuestContext<'a>(IrqsOff<'a>);
 
 impl<'a> GuestContext<'a> {
     /// Takes the PMU from perf. `lvtpc` is the guest's LVTPC, whose mask bit hardware gets.
+    ///
+    /// Unless it `can_interrupt`, LVTPC is left as it is, and no counter may raise an interrupt until
+    /// the PMU is given back.
     #[inline]
-    pub fn load(irqs_off: IrqsOff<'a>, lvtpc: u32) -> Self {
+    pub fn load(irqs_off: IrqsOff<'a>, lvtpc: u32, can_interrupt: bool) -> Self {
+        // A guest's LVTPC may have any bits: user space sets it.
+        let data = if can_interrupt {
+            lvtpc & !bindings::PERF_GUEST_NO_PMI
+        } else {
+            bindings::PERF_GUEST_NO_PMI
+        };
         // SAFETY: Interrupts are off.  Were the context loaded already, perf would warn.
-        unsafe { bindings::perf_load_guest_context(lvtpc as c_ulong) };
+        unsafe { bindings::perf_load_guest_context(data as c_ulong) };
         // INVARIANT: just loaded, and as interrupts stay off we remain on this processor.
         Self(irqs_off)
     }

@@ -22,6 +22,8 @@
 #include "vpmu_harness.h"
 
 #define PMI_VECTOR	0xf5
+/* For perf_load_guest_context(), beside LVTPC: none of the guest's counters interrupts. */
+#define NO_PMI		0x80000000u
 #define LVTPC_NMI	0x400
 #define LEND_NSECS	200000
 #define HOST_ROUNDS	50000
@@ -111,6 +113,12 @@ static void test_registers(struct lend *lend, int nr_host_events)
 	how.lvtpc = APIC_LVT_MASKED | APIC_DM_NMI;
 	run = lend_run(lend, &how, NULL);
 	expect_lent(&run.loaded, PMI_VECTOR | APIC_LVT_MASKED);
+	expect_returned(&run);
+
+	how.lvtpc = NO_PMI;
+	run = lend_run(lend, &how, NULL);
+	expect_lent(&run.loaded, LVTPC_NMI);
+	expect_lent(&run.leaving, LVTPC_NMI);
 	expect_returned(&run);
 }
 
@@ -397,7 +405,7 @@ static uint64_t guest_world(unsigned int i)
 	return host_cpu_is_amd ? (i & 3) * BIT_ULL(40) : 0;
 }
 
-static void guest_count_forever(void)
+static void guest_count_forever(uint64_t interrupt)
 {
 	uint64_t on;
 	int i;
@@ -405,7 +413,8 @@ static void guest_count_forever(void)
 	for (;;) {
 		on = guest_select_all();
 		for (i = 0; i < guest_nr_gp(); i++)
-			wrmsr(vpmu_msr_selector(i), VPMU_SEL_OS(guest_event()) | guest_world(i));
+			wrmsr(vpmu_msr_selector(i), VPMU_SEL_OS(guest_event()) | guest_world(i) |
+			      interrupt);
 		wrmsr(vpmu_msr_global_ctrl(), on);
 		/* A long stay, and exits with all of that on. */
 		for (i = 0; i < 20000; i++)
@@ -431,7 +440,19 @@ static void expect_clean(const struct lend_watch *watch)
 		    r->global_ctrl, r->fixed_ctrl, r->sels[0], r->sels[1], r->lvtpc);
 }
 
-static void test_kvm(FIXTURE_DATA(lend) *self, uint64_t guest_fixed)
+/* LVTPC is left alone, which spares two writes, if and only if no counter can interrupt. */
+static void expect_lvtpc_alone(const struct lend_watch *watch, bool interrupt)
+{
+	if (interrupt)
+		/* But for the time in which the guest sets its counters up. */
+		TEST_ASSERT(watch->loads - watch->no_pmis > 10,
+			    "%llu of %llu loads for counters that interrupt",
+			    watch->loads - watch->no_pmis, watch->loads);
+	else
+		TEST_ASSERT_EQ(watch->no_pmis, watch->loads);
+}
+
+static void test_kvm(FIXTURE_DATA(lend) *self, uint64_t guest_fixed, uint64_t interrupt)
 {
 	const struct lend_watch what = {
 		.tgid = getpid(),
@@ -445,19 +466,27 @@ static void test_kvm(FIXTURE_DATA(lend) *self, uint64_t guest_fixed)
 	int i;
 
 	vm = vpmu_vm_create(&vcpu, guest_count_forever, &config);
+	vcpu_args_set(vcpu, 1, interrupt);
 	vpmu_run(vcpu);
 	lend_watch_start(&self->lend, &what);
 	for (i = 0; i < 10; i++)
 		vpmu_run(vcpu);
 	watch = lend_watch_stop(&self->lend);
 	expect_clean(&watch);
+	expect_lvtpc_alone(&watch, interrupt);
 	kvm_vm_free(vm);
 }
 
 TEST_F(lend, kvm_without_host_events)
 {
 	VPMU_REQUIRE_MEDIATED();
-	test_kvm(self, ~0ull);
+	test_kvm(self, ~0ull, 0);
+}
+
+TEST_F(lend, kvm_with_counters_that_interrupt)
+{
+	VPMU_REQUIRE_MEDIATED();
+	test_kvm(self, ~0ull, ARCH_PERFMON_EVENTSEL_INT);
 }
 
 TEST_F(lend, kvm_with_host_events)
@@ -471,7 +500,8 @@ TEST_F(lend, kvm_with_host_events)
 	attr.config = PERF_COUNT_HW_BRANCH_INSTRUCTIONS;
 	fds[2] = open_enabled(&attr, 0, -1);
 	/* The guest's fixed counter counts in kernel mode, the host's in user mode. */
-	test_kvm(self, 1);
+	test_kvm(self, 1, 0);
+	test_kvm(self, 1, ARCH_PERFMON_EVENTSEL_INT);
 	close(fds[0]);
 	close(fds[1]);
 	close(fds[2]);

@@ -206,6 +206,10 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         });
     }
 
+    fn can_interrupt(data: &VcpuPmu) -> bool {
+        data.pmu.can_interrupt()
+    }
+
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) -> Elided {
         switch::load::<V>(&mut data.pmu, &mut V::pmu(vcpu), Lvtpc::new(lvtpc))
     }

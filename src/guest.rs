@@ -166,6 +166,14 @@ impl GuestPmu {
             || (V::ENTRY_RETIRES && !self.emulated.branches.is_empty())
     }
 
+    /// Could an overflow in hardware raise an interrupt, as the guest has programmed it now?
+    ///
+    /// Nothing in IA32_FIXED_CTR_CTRL keeps IA32_PERF_METRICS from interrupting. The guest's LVTPC is
+    /// left out: what it masks, hardware can mask only if it knows.
+    pub fn can_interrupt(&self) -> bool {
+        !self.interrupting.is_empty() || self.model.metrics
+    }
+
     /// Reads `register`, with the side effects that reading has: none.
     pub fn read(&self, register: Register) -> u64 {
         match register {

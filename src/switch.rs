@@ -5,8 +5,9 @@
 //! Two things change hands around VM-entry, and they are kept apart:
 //!
 //! - *Ownership*: perf gives this processor's PMU to the vCPU and takes it back. perf stops the host's
-//!   events, so that nothing counts, and points LVTPC to the mediated PMI vector. That is done by the
-//!   caller; here it shows as possession of a [`Hw`], which exists only while the vCPU owns the PMU.
+//!   events, so that nothing counts, and points LVTPC to the mediated PMI vector, unless nothing can
+//!   interrupt ([`GuestPmu::can_interrupt`]). That is done by the caller; here it shows as possession
+//!   of a [`Hw`], which exists only while the vCPU owns the PMU.
 //! - *Running*: the guest's state is in hardware and its counters may count. That is [`load`] and
 //!   [`put`].
 //!
@@ -134,7 +135,7 @@ pub trait Hw {
 
 /// Puts the state of `pmu` into hardware: the guest may run.
 ///
-/// `lvtpc` is the guest's LVTPC, which hardware has got already.
+/// `lvtpc` is the guest's LVTPC, which hardware has got already if anything can interrupt.
 pub fn load<V: Vendor>(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) -> Elided {
     pmu.pmi_masked = lvtpc.is_masked();
     if !pmu.model.exists() {

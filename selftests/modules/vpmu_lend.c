@@ -28,6 +28,7 @@
 #include <asm/kvm_vpmu.h>
 #include <asm/msr.h>
 #include <asm/nmi.h>
+#include <asm/perf_guest.h>
 
 #include "vpmu_lend.h"
 
@@ -404,6 +405,7 @@ static long lend_lockup(void __user *arg)
 struct watch_cpu {
 	struct lend_watch figures;
 	u64 times[2];
+	unsigned long data;
 	bool loaded;
 };
 
@@ -440,11 +442,16 @@ static bool selects_guest(const struct lend_regs *regs)
 	return regs->fixed_ctrl & watch.guest_fixed;
 }
 
-/* After the load and before the put: all is off, and overflows are the guest's. */
-static bool is_lent(const struct lend_regs *regs)
+/*
+ * After the load and before the put: all is off, and overflows are the guest's,
+ * if it can have any that interrupt. @data is what perf was told of that.
+ */
+static bool is_lent(const struct lend_regs *regs, unsigned long data)
 {
+	const u32 lvtpc = data & PERF_GUEST_NO_PMI ? APIC_DM_NMI : PERF_GUEST_MEDIATED_PMI_VECTOR;
+
 	return !regs->global_ctrl && !selects_any(regs) &&
-	       (regs->lvtpc & ~APIC_LVT_MASKED) == PERF_GUEST_MEDIATED_PMI_VECTOR;
+	       (regs->lvtpc & ~APIC_LVT_MASKED) == lvtpc;
 }
 
 static bool is_returned(const struct lend_regs *regs)
@@ -466,12 +473,13 @@ static void blame(struct watch_cpu *wc, u64 *bad, const struct lend_regs *regs)
 	(*bad)++;
 }
 
-static int load_entry(struct kretprobe_instance *ri, struct pt_regs *unused)
+static int load_entry(struct kretprobe_instance *ri, struct pt_regs *regs)
 {
 	struct watch_cpu *wc = this_cpu_ptr(&watch_cpus);
 
 	if (!watched())
 		return 1;
+	wc->data = regs_get_kernel_argument(regs, 0);
 	wc->times[0] = local_clock();
 	return 0;
 }
@@ -484,8 +492,9 @@ static int load_return(struct kretprobe_instance *ri, struct pt_regs *unused)
 	wc->times[1] = local_clock();
 	wc->loaded = true;
 	wc->figures.loads++;
+	wc->figures.no_pmis += !!(wc->data & PERF_GUEST_NO_PMI);
 	read_regs(&regs);
-	if (!is_lent(&regs))
+	if (!is_lent(&regs, wc->data))
 		blame(wc, &wc->figures.bad_loads, &regs);
 	return 0;
 }
@@ -499,7 +508,7 @@ static int put_entry(struct kretprobe_instance *ri, struct pt_regs *unused)
 	if (!watched() || !wc->loaded)
 		return 1;
 	read_regs(&regs);
-	if (!is_lent(&regs))
+	if (!is_lent(&regs, wc->data))
 		blame(wc, &wc->figures.bad_leaves, &regs);
 	wc->figures.shortest += local_clock() - wc->times[1];
 	return 0;
@@ -637,6 +646,7 @@ static void watch_add(struct lend_watch *sum, const struct lend_watch *figures)
 	if (!nr_bad(sum))
 		sum->first_bad = figures->first_bad;
 	sum->loads += figures->loads;
+	sum->no_pmis += figures->no_pmis;
 	sum->shortest += figures->shortest;
 	sum->longest += figures->longest;
 	sum->bad_loads += figures->bad_loads;

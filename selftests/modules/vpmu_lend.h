@@ -80,6 +80,7 @@ struct lend_page {
  * @guest_event: event select and unit mask that only guests use, 0 for none
  * @guest_fixed: bits of IA32_FIXED_CTR_CTRL that only guests use
  * @loads: perf_load_guest_context() calls of that process
+ * @no_pmis: of these for a guest whose counters don't interrupt
  * @missed: of these that went unnoticed
  * @shortest: nanoseconds from the ends of the loads to the starts of the puts
  * @longest: nanoseconds from the starts of the loads to the ends of the puts
@@ -95,6 +96,7 @@ struct lend_watch {
 	__u32 guest_event;
 	__u64 guest_fixed;
 	__u64 loads;
+	__u64 no_pmis;
 	__u64 missed;
 	__u64 shortest;
 	__u64 longest;

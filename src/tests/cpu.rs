@@ -90,6 +90,8 @@ pub(super) trait Cpu: Hw {
 #[derive(Clone, Debug)]
 pub(super) struct Lapic {
     pub(super) lvtpc_masked: bool,
+    /// LVTPC is still the host's, although a guest runs: an interrupt would be the host's, too.
+    pub(super) lvtpc_is_hosts: bool,
     /// LVTPC masks itself when it delivers an interrupt.
     pub(super) masks_itself: bool,
     /// PMIs that the local APIC has accepted.
@@ -103,6 +105,7 @@ impl Lapic {
     pub(super) fn new(masks_itself: bool) -> Self {
         Self {
             lvtpc_masked: true,
+            lvtpc_is_hosts: false,
             masks_itself,
             pmis: 0,
             pmi_is_late: false,
@@ -111,6 +114,7 @@ impl Lapic {
 
     /// These bits of the status were set with an interrupt; at VM-entry it was `entry_status`.
     pub(super) fn interrupt(&mut self, bits: u64, entry_status: u64) {
+        assert!(bits == 0 || !self.lvtpc_is_hosts, "an NMI of the host");
         let told_by_status = bits & !entry_status != 0;
         if bits == 0 || self.lvtpc_masked || (self.pmi_is_late && told_by_status) {
             return;

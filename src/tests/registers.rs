@@ -399,6 +399,35 @@ fn the_privilege_is_asked_only_if_it_matters() {
 }
 
 #[test]
+fn what_can_interrupt_is_known() {
+    let mut pmu = guest(&Config {
+        metrics: false,
+        ..FULL
+    });
+    let can_interrupt_after = |pmu: &mut GuestPmu, msr, value| {
+        assert_eq!(write(pmu, msr, value, Initiator::Guest), Ok(()));
+        pmu.can_interrupt()
+    };
+    assert!(!pmu.can_interrupt());
+    assert!(!can_interrupt_after(&mut pmu, 0x187, 0x43_00c0));
+    assert!(can_interrupt_after(&mut pmu, 0x187, 0x53_00c0));
+    assert!(!can_interrupt_after(&mut pmu, 0x187, 0));
+    assert!(!can_interrupt_after(&mut pmu, 0x38d, 0x0030));
+    assert!(can_interrupt_after(&mut pmu, 0x38d, 0x00b0));
+    assert!(!can_interrupt_after(&mut pmu, 0x38d, 0));
+
+    // What the filter denies does not count, and can't interrupt.
+    program(&mut pmu, 0x53_00c0);
+    pmu.refilter::<Intel>(&Deny(Some(0xc0)));
+    assert!(!pmu.can_interrupt());
+    pmu.refilter::<Intel>(&AllowAll);
+    assert!(pmu.can_interrupt());
+
+    // IA32_PERF_METRICS has no enable of its own for that.
+    assert!(guest(&FULL).can_interrupt());
+}
+
+#[test]
 fn a_filtered_event_is_read_back_and_does_not_count() {
     let mut pmu = guest(&FULL);
     let register = Intel::register(pmu.model(), Msr::new(0x186)).unwrap();

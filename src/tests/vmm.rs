@@ -168,6 +168,7 @@ impl<C: Cpu> Vmm<C> {
         let cpu = &mut self.cpus[self.cpu];
         cpu.set_user(self.user);
         cpu.lapic().lvtpc_masked = self.lvtpc_masked;
+        cpu.lapic().lvtpc_is_hosts = !self.pmu.can_interrupt();
         let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
         let writes = cpu.writes();
         let elided = switch::load::<C::V>(&mut self.pmu, cpu, lvtpc);
@@ -217,6 +218,7 @@ impl<C: Cpu> Vmm<C> {
             let cpu = &mut vmm.cpus[vmm.cpu];
             cpu.set_user(false);
             cpu.lapic().lvtpc_masked = false;
+            cpu.lapic().lvtpc_is_hosts = !other.can_interrupt();
             let _ = switch::load::<C::V>(&mut other, cpu, Lvtpc::new(0));
             cpu.vm_entry();
             cpu.retire(false);
