@@ -371,7 +371,7 @@ TEST_F(lend, unrelated_events_cost_nothing)
 {
 	struct perf_event_attr core = host_event_attr(), attr = host_event_attr();
 	uint64_t without, with, with_core, with_both;
-	int fds[NR_UNRELATED], core_fd, i;
+	int fds[NR_UNRELATED], core_fd, few_steps, i;
 
 	if (!cost_is_available())
 		SKIP(return, "needs the emulator's cost counters");
@@ -392,7 +392,9 @@ TEST_F(lend, unrelated_events_cost_nothing)
 	printf("# instructions to lend the PMU: %lu, %lu beside %d other events; with a core event %lu, %lu\n",
 	       without, with, NR_UNRELATED, with_core, with_both);
 	TEST_ASSERT_EQ(with, without);
-	TEST_ASSERT(with_both < with_core + NR_UNRELATED,
+	/* A debug kernel takes ten times as long over all, these steps among them. */
+	few_steps = max(NR_UNRELATED, (int)(with_core / 50));
+	TEST_ASSERT(with_both < with_core + few_steps,
 		    "%lu instructions beside %d other events, %lu without", with_both,
 		    NR_UNRELATED, with_core);
 	TEST_ASSERT(with_core > without, "A core event costs nothing: this measures nothing");
