@@ -359,6 +359,9 @@ static inline uint64_t fuzz_selector(struct fuzz *f)
 		value |= FUZZ_BIT(34 + fuzz_below(f, 30));
 	if (f->is_amd)
 		value &= ~(FUZZ_BIT(40) | FUZZ_BIT(41));
+	/* Nobody says which interrupt shares a cycle with which branch. */
+	if (f->is_amd && (value & 0xff) == branches)
+		value &= ~(FUZZ_BIT(24) * 0xff);
 	return value;
 }
 
