@@ -19,8 +19,8 @@
  * AMD's programs are made likewise, of its registers and events. They don't
  * write the read-only status, which is KVM's to ignore, nor HostOnly and
  * GuestOnly, which do different things without SVM. Nor have they PMIs by NMI:
- * without virtual NMIs KVM steps a guest over its IRET to learn that the next
- * one may come, and it comes some instructions late.
+ * of two in a row, the second has been seen to come some instructions late in
+ * guests on the emulated processor, which has no virtual NMIs.
  *
  * Needs nothing of a C library.
  */
