@@ -4,7 +4,7 @@
 
 # CPU, NCPUS and the like given on the command line reach the scripts by the
 # environment.
-export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT
+export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT MODES PATCHES
 
 .PHONY: help run run-nested test bench check check-series kernel module bochs selftests shell fuzz doc packages toolchain clean
 .NOTPARALLEL:
@@ -16,7 +16,8 @@ help:
 	@echo 'make test             everything that is tested; the last line is "N passed, N failed"'
 	@echo 'make bench            what a vPMU costs, on stock KVM and on the module: bench/$$CPU.md and .svg; fails above its limits'
 	@echo 'make check            what needs no kernel, in seconds: cargo test, fmt, clippy, checkpatch, shellcheck'
-	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to'
+	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to;'
+	@echo '                      MODES="build boot cross": does each patch build and boot, and compile elsewhere'
 	@echo 'make shell            a shell in the emulated host'
 	@echo 'make kernel           the patched kernel for the emulated host'
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'

@@ -156,10 +156,20 @@ apt_download() {
 	apt-get "${options[@]}" update && apt-get "${options[@]}" download "$1"
 }
 
+# boot_modules DIR: sets MODULES to the options of scripts/boot that put KVM's
+# modules, of the kernel that is built there, where they are loaded from.
+boot_modules() {
+	local file
+	MODULES=()
+	for file in "$1"/virt/lib/irqbypass.ko "$1"/arch/x86/kvm/kvm{,-intel,-amd}.ko; do
+		[ ! -f "$file" ] || MODULES+=(-f "lib/modules/$(basename "$file")=$file")
+	done
+}
+
 # prepare: everything that a boot of the emulated host needs, module included;
 # sets HOST to the options of scripts/boot that put it there.
 prepare() {
-	local file
+	local ko=$BUILD/module-$FLAVOUR/kvm_mediated_pmu.ko
 	need_space BUILD 1500
 	"$TOP/scripts/packages"
 	"$TOP/scripts/toolchain"
@@ -167,11 +177,9 @@ prepare() {
 	"$TOP/scripts/kernel"
 	[ "$KERNEL" = pristine ] || KDIR='' "$TOP/scripts/module"
 	"$TOP/scripts/rootfs" "$BUILD/rootfs.cpio"
-	HOST=(-k "$KOUT/bzImage" -i "$BUILD/rootfs.cpio" -x 'costs: enabled=1')
-	for file in "$KOUT"/virt/lib/irqbypass.ko "$KOUT"/arch/x86/kvm/kvm{,-intel,-amd}.ko \
-		"$BUILD/module-$FLAVOUR/kvm_mediated_pmu.ko"; do
-		[ ! -f "$file" ] || HOST+=(-f "lib/modules/$(basename "$file")=$file")
-	done
+	boot_modules "$KOUT"
+	HOST=(-k "$KOUT/bzImage" -i "$BUILD/rootfs.cpio" -x 'costs: enabled=1' "${MODULES[@]}")
+	[ ! -f "$ko" ] || HOST+=(-f "lib/modules/kvm_mediated_pmu.ko=$ko")
 }
 
 # What a kernel says on its console when something is wrong.
