@@ -6,7 +6,7 @@
 # environment.
 export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT MODES PATCHES
 
-.PHONY: help run run-nested test bench check check-series kernel module bochs selftests shell fuzz doc packages toolchain clean
+.PHONY: help run run-nested test bench check check-series perf-cost kernel module bochs selftests shell fuzz doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -18,6 +18,7 @@ help:
 	@echo 'make check            what needs no kernel, in seconds: cargo test, fmt, clippy, checkpatch, shellcheck'
 	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to;'
 	@echo '                      MODES="build boot cross": does each patch build and boot, and compile elsewhere'
+	@echo 'make perf-cost        what the series costs perf where no guest is, as a table; builds two small kernels'
 	@echo 'make shell            a shell in the emulated host'
 	@echo 'make kernel           the patched kernel for the emulated host'
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'
@@ -58,6 +59,9 @@ check:
 
 check-series: packages
 	@scripts/check-series
+
+perf-cost:
+	@scripts/perf-cost
 
 shell:
 	@scripts/shell

@@ -15,11 +15,15 @@
 #include <unistd.h>
 
 #include "cost.h"
+#include "host_cgroup.h"
 #include "host_event.h"
 #include "kvm_util.h"
 
 #define MAX_EVENTS	4
 #define ROUNDS		60
+/* Of a loop that is a bit longer than an event's period. */
+#define SAMPLE_PERIOD	20000
+#define SAMPLE_ROUNDS	(SAMPLE_PERIOD / HOST_LOOP_INSNS + 50)
 
 /* What there is to be done with. */
 struct bench {
@@ -51,6 +55,12 @@ static void call_read(void *arg)
 	struct bench *b = arg;
 
 	host_event_read(b->fds[0]);
+}
+
+/* An overflow, or two. */
+static void call_sample(void *arg)
+{
+	host_loop(SAMPLE_ROUNDS);
 }
 
 static void call_open(void *arg)
@@ -92,48 +102,73 @@ static pid_t start_peer(struct bench *b)
 	return pid;
 }
 
-static void open_events(struct bench *b, int nr, int type, bool per_cpu)
-{
-	struct perf_event_attr attr = host_event_attr();
-	int i;
-
-	attr.disabled = 0;
-	attr.type = type;
-	for (i = 0; i < nr; i++)
-		b->fds[i] = host_event_open_ok(&attr, per_cpu ? -1 : 0, per_cpu ? b->cpu : -1);
-}
-
+/**
+ * struct row - one path
+ * @name: its name
+ * @call: that takes it
+ * @insns: of the call that are not perf's
+ * @nr_events: that there are meanwhile
+ * @type: of these
+ * @per_cpu: these are the CPU's, not the task's
+ * @cgroup: ... and a cgroup's, that only the calling task is in
+ * @period: of these
+ */
 static const struct row {
 	const char *name;
 	void (*call)(void *arg);
+	uint64_t insns;
 	int nr_events;
 	int type;
 	bool per_cpu;
+	bool cgroup;
+	uint64_t period;
 } rows[] = {
-	{ "switch-0-events", call_switch, 0 },
-	{ "switch-1-event", call_switch, 1 },
-	{ "switch-4-events", call_switch, 4 },
-	{ "switch-1-cpu-event", call_switch, 1, .per_cpu = true },
-	{ "switch-4-cpu-events", call_switch, 4, .per_cpu = true },
-	{ "switch-4-software-events", call_switch, 4, PERF_TYPE_SOFTWARE },
-	{ "disable-enable", call_toggle, 1 },
-	{ "disable-enable-1-of-4", call_toggle, 4 },
-	{ "disable-enable-cpu-event", call_toggle, 1, .per_cpu = true },
-	{ "read", call_read, 1 },
-	{ "read-cpu-event", call_read, 1, .per_cpu = true },
-	{ "open-close", call_open, 0 },
+	{ "switch-0-events", call_switch },
+	{ "switch-1-event", call_switch, .nr_events = 1 },
+	{ "switch-4-events", call_switch, .nr_events = 4 },
+	{ "switch-1-cpu-event", call_switch, .nr_events = 1, .per_cpu = true },
+	{ "switch-4-cpu-events", call_switch, .nr_events = 4, .per_cpu = true },
+	{ "switch-4-software-events", call_switch, .nr_events = 4, .type = PERF_TYPE_SOFTWARE },
+	{ "switch-1-cgroup-event", call_switch, .nr_events = 1, .cgroup = true },
+	{ "disable-enable", call_toggle, .nr_events = 1 },
+	{ "disable-enable-1-of-4", call_toggle, .nr_events = 4 },
+	{ "disable-enable-cpu-event", call_toggle, .nr_events = 1, .per_cpu = true },
+	{ "read", call_read, .nr_events = 1 },
+	{ "read-cpu-event", call_read, .nr_events = 1, .per_cpu = true },
+	{ "overflow", call_sample, .insns = SAMPLE_ROUNDS * HOST_LOOP_INSNS, .nr_events = 1,
+	  .period = SAMPLE_PERIOD },
+	{ "open-close", call_open },
 };
+
+static int open_event(struct bench *b, const struct row *row, int cgroup)
+{
+	struct perf_event_attr attr = host_event_attr();
+	int fd;
+
+	attr.disabled = 0;
+	attr.type = row->type;
+	attr.sample_period = row->period;
+	if (!row->cgroup)
+		return host_event_open_ok(&attr, row->per_cpu ? -1 : 0, row->per_cpu ? b->cpu : -1);
+
+	fd = cgroup_event_open(&attr, cgroup, b->cpu);
+	TEST_ASSERT(fd >= 0, "perf_event_open() failed: %s", strerror(-fd));
+	return fd;
+}
 
 static uint64_t measure(struct bench *b, const struct row *row)
 {
+	int i, cgroup = row->cgroup ? cgroup_enter() : -1;
 	uint64_t cost;
-	int i;
 
-	open_events(b, row->nr_events, row->type, row->per_cpu);
+	for (i = 0; i < row->nr_events; i++)
+		b->fds[i] = open_event(b, row, cgroup);
 	cost = cost_host_insns(b->cpu, ROUNDS, row->call, b);
 	for (i = 0; i < row->nr_events; i++)
 		close(b->fds[i]);
-	return cost;
+	if (row->cgroup)
+		cgroup_leave(cgroup);
+	return cost - row->insns;
 }
 
 /* The figure of that name in an earlier table, 0 if there is none. */
