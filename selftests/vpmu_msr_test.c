@@ -626,7 +626,7 @@ static void expect_reset_values(struct kvm_vcpu *vcpu, const struct vpmu_config 
 	save(vcpu, &now, config);
 	for (i = 0; i < now.header.nmsrs; i++) {
 		expected = 0;
-		if (now.msrs[i].index == MSR_CORE_PERF_GLOBAL_CTRL)
+		if (now.msrs[i].index == vpmu_msr_global_ctrl())
 			expected = BIT_ULL(config->nr_gp) - 1;
 		TEST_ASSERT(now.msrs[i].data == expected, "MSR %x is %llx, expected %lx",
 			    now.msrs[i].index, now.msrs[i].data, expected);
