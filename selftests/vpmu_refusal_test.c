@@ -172,7 +172,7 @@ TEST_F(refusal, no_vendor_module)
 	if (!beside("kvm-intel.ko"))
 		SKIP(return, "needs kvm-intel.ko beside the module");
 	TEST_ASSERT_EQ(module_unload("kvm_intel"), 0);
-	expect_refused(&self->kmsg, -ENODEV, PREFIX "not loaded: KVM has no vendor module; load kvm_intel first\n");
+	expect_refused(&self->kmsg, -ENODEV, PREFIX "not loaded: KVM has no vendor module; load kvm_intel or kvm_amd first\n");
 }
 
 TEST_F(refusal, kvm_without_pmu)
@@ -235,7 +235,7 @@ TEST(host_lacks)
 
 TEST_F(refusal, event_in_the_way)
 {
-	static const char text[] = PREFIX "no vCPU created: a perf event that includes guests is in use (perf's exclude_guest not set; the NMI watchdog has one, too)\n";
+	static const char text[] = PREFIX "no vCPU created: a perf event that includes guests is in use; end what has it open, or have it set exclude_guest (perf: event:H)\n";
 	struct perf_event_attr attr = host_event_attr();
 	unsigned int nr;
 	int fd;
