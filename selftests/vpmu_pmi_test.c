@@ -380,7 +380,7 @@ static struct vpmu_config config_of(const FIXTURE_VARIANT(pmi) *variant)
 
 	if (variant->fewer) {
 		config.nr_gp = 2;
-		config.nr_fixed = 1;
+		config.nr_fixed = nr_kinds(config.nr_fixed) - 1;
 	}
 	return config;
 }

@@ -24,8 +24,11 @@
 #define SHORT_ROUNDS	20000
 #define LONG_ROUNDS	10000000
 #define MAX_CPUS	8
-/* More than twice the threshold of a second. */
-#define LOCKUP_NSECS	2300000000ull
+/*
+ * Twice the threshold of a second, and as much again: the emulated processor's
+ * cycles are not that regular.
+ */
+#define LOCKUP_NSECS	4000000000ull
 
 #define GLOBAL_FIXED0	BIT_ULL(32)
 #define GLOBAL_FIXED1	BIT_ULL(33)
@@ -271,37 +274,29 @@ TEST_F(watchdog, yields)
 	kvm_vm_free(vm);
 }
 
-static bool log_says(int kmsg, const char *text)
+/* Lockups that the kernel has counted; it reports a CPU's only once. */
+static unsigned long nr_lockups(void)
 {
-	char record[8192];
-	bool found = false;
-	ssize_t len;
+	FILE *file = fopen("/sys/kernel/hardlockup_count", "r");
+	unsigned long nr;
 
-	while ((len = read(kmsg, record, sizeof(record) - 1)) > 0) {
-		record[len] = '\0';
-		found |= !!strstr(record, text);
-	}
-	return found;
+	TEST_ASSERT(file && fscanf(file, "%lu", &nr) == 1,
+		    "Cannot read /sys/kernel/hardlockup_count");
+	fclose(file);
+	return nr;
 }
 
 /* Has the CPU of this process lock up, and tells whether the watchdog has noticed. */
-static bool lockup_is_noticed(struct lend *lend, int cpu, uint64_t nsecs)
+static bool lockup_is_noticed(struct lend *lend, uint64_t nsecs)
 {
-	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	char text[64];
-	bool noticed;
+	unsigned long before = nr_lockups();
 	int level;
 
-	TEST_ASSERT(kmsg >= 0, "open(/dev/kmsg) failed: %s", strerror(errno));
-	lseek(kmsg, 0, SEEK_END);
 	/* The console is for what nobody has asked for. */
 	level = host_sysctl_set("kernel/printk", 1);
 	lend_lockup(lend, nsecs);
 	host_sysctl_set("kernel/printk", level);
-	snprintf(text, sizeof(text), "hard LOCKUP on cpu %d", cpu);
-	noticed = log_says(kmsg, text);
-	close(kmsg);
-	return noticed;
+	return nr_lockups() > before;
 }
 
 /* Cycles that there really are in a second, whatever the processor's clock is said to be. */
@@ -349,10 +344,10 @@ TEST_F(watchdog, detects_lockup)
 	watch_closely(&self->lend);
 	expect_guest_undisturbed(self, vcpu);
 	pin_self_to_cpu(cpu);
-	noticed = lockup_is_noticed(&self->lend, cpu, LOCKUP_NSECS / 10);
+	noticed = lockup_is_noticed(&self->lend, LOCKUP_NSECS / 10);
 	TEST_ASSERT(!noticed, "A short while counts as a lockup");
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
-	noticed = lockup_is_noticed(&self->lend, cpu, LOCKUP_NSECS);
+	noticed = lockup_is_noticed(&self->lend, LOCKUP_NSECS);
 	TEST_ASSERT(noticed, "A lockup of the host goes unnoticed");
 	expect_guest_undisturbed(self, vcpu);
 	kvm_vm_free(vm);
