@@ -13,7 +13,6 @@
  * is for who runs the program to see.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,6 +22,8 @@
 
 #include "apic.h"
 #include "host_event.h"
+#include "host_msr.h"
+#include "host_sysctl.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 #include "vpmu_model.h"
@@ -966,27 +967,6 @@ static void expect_host_counts(void)
 	close(fd);
 }
 
-static uint64_t read_host_msr(int fd, uint32_t msr)
-{
-	uint64_t value;
-
-	TEST_ASSERT(pread(fd, &value, sizeof(value), msr) == sizeof(value),
-		    "Reading the processor's MSR %x failed", msr);
-	return value;
-}
-
-static bool has_nmi_watchdog(void)
-{
-	FILE *file = fopen("/proc/sys/kernel/nmi_watchdog", "r");
-	int on = 0;
-
-	if (file && fscanf(file, "%d", &on) != 1)
-		on = 0;
-	if (file)
-		fclose(file);
-	return on;
-}
-
 /*
  * Nothing of a guest's is left in the processor. Without the msr driver nobody
  * can tell, nor can they where the NMI watchdog has a counter.
@@ -994,23 +974,18 @@ static bool has_nmi_watchdog(void)
 static void expect_host_idle(int cpu)
 {
 	const struct vpmu_config host = vpmu_config_host();
-	char path[64];
 	unsigned int i;
-	int fd;
 
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, O_RDONLY);
-	if (fd < 0)
+	if (!host_msr_is_available(cpu))
 		return;
 	for (i = 0; i < host.nr_gp; i++)
-		TEST_ASSERT(!(read_host_msr(fd, MSR_P6_EVNTSEL0 + i) & ARCH_PERFMON_EVENTSEL_ENABLE),
+		TEST_ASSERT(!(host_msr_read(cpu, MSR_P6_EVNTSEL0 + i) & ARCH_PERFMON_EVENTSEL_ENABLE),
 			    "CPU %d: counter %u was left enabled", cpu, i);
 	/* perf leaves the field of its last event as it is where it has disabled the PMU. */
-	TEST_ASSERT(!read_host_msr(fd, MSR_CORE_PERF_FIXED_CTR_CTRL) ||
-		    !read_host_msr(fd, MSR_CORE_PERF_GLOBAL_CTRL),
+	TEST_ASSERT(!host_msr_read(cpu, MSR_CORE_PERF_FIXED_CTR_CTRL) ||
+		    !host_msr_read(cpu, MSR_CORE_PERF_GLOBAL_CTRL),
 		    "CPU %d: a fixed counter was left enabled", cpu);
-	TEST_ASSERT_EQ(read_host_msr(fd, MSR_CORE_PERF_GLOBAL_STATUS), 0);
-	close(fd);
+	TEST_ASSERT_EQ(host_msr_read(cpu, MSR_CORE_PERF_GLOBAL_STATUS), 0);
 }
 
 static void expect_all_in_order(void)
@@ -1019,7 +994,7 @@ static void expect_all_in_order(void)
 
 	expect_guest_counts();
 	expect_host_counts();
-	while (nr-- && !has_nmi_watchdog())
+	while (nr-- && !nmi_watchdog_is_on())
 		expect_host_idle(cpus[nr]);
 }
 

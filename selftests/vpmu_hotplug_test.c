@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "host_event.h"
+#include "host_msr.h"
 #include "lend.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -161,19 +162,6 @@ TEST(guest_on_removed_cpu)
 	kvm_vm_free(vm);
 }
 
-static void write_global_ctrl(int cpu, uint64_t value)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, O_WRONLY);
-	TEST_ASSERT(fd >= 0, "open(%s) failed", path);
-	TEST_ASSERT_EQ(pwrite(fd, &value, sizeof(value), MSR_CORE_PERF_GLOBAL_CTRL),
-		       sizeof(value));
-	close(fd);
-}
-
 /* RESET enables counters globally, and no event of the host disables them. */
 TEST(enabled_by_reset)
 {
@@ -187,7 +175,7 @@ TEST(enabled_by_reset)
 		SKIP(return, "needs a processor that can be removed");
 	lend = lend_open();
 	TEST_ASSERT_EQ(lend_create(&lend), 0);
-	write_global_ctrl(cpu, 0xff);
+	host_msr_write(cpu, MSR_CORE_PERF_GLOBAL_CTRL, 0xff);
 	TEST_ASSERT(set_online(cpu, false), "CPU %d doesn't go: %s", cpu, strerror(errno));
 	TEST_ASSERT(set_online(cpu, true), "CPU %d doesn't come: %s", cpu, strerror(errno));
 	pin_self_to_cpu(cpu);

@@ -8,13 +8,13 @@
  * As far down as it comes back from by itself, that is; with
  * VPMU_SUSPEND_DEEP=1, for machines that somebody or something wakes, it sleeps.
  */
-#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 
 #include "disturb.h"
 #include "host_event.h"
+#include "host_msr.h"
 #include "host_sysctl.h"
 #include "lend.h"
 #include "vpmu.h"
@@ -133,21 +133,14 @@ static void suspend(void)
 /* A CPU that hasn't slept comes back as it was, so do what was left out. */
 static void lose_counters(int cpu)
 {
-	uint64_t value = LOST;
-	char path[32];
-	int fd, i;
+	int i;
 
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	TEST_ASSERT(fd >= 0, "open(%s) failed: %s", path, strerror(errno));
 	for (i = 0; i < NR_COUNTERS + NR_FIXED; i++) {
-		off_t msr = i < NR_COUNTERS ? MSR_IA32_PERFCTR0 + i :
-					      MSR_CORE_PERF_FIXED_CTR0 + i - NR_COUNTERS;
+		uint32_t msr = i < NR_COUNTERS ? MSR_IA32_PERFCTR0 + i :
+						 MSR_CORE_PERF_FIXED_CTR0 + i - NR_COUNTERS;
 
-		TEST_ASSERT(pwrite(fd, &value, sizeof(value), msr) == sizeof(value),
-			    "Cannot write MSR 0x%lx: %s", msr, strerror(errno));
+		host_msr_write(cpu, msr, LOST);
 	}
-	close(fd);
 }
 
 static void run_each(FIXTURE_DATA(suspend) *self)

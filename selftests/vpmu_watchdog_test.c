@@ -6,7 +6,6 @@
  * counts cycles on fixed counter 1, stands still while a guest has the PMU, so
  * that neither notices the other; host code that locks up is reported as ever.
  */
-#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,6 +14,7 @@
 
 #include "disturb.h"
 #include "host_event.h"
+#include "host_msr.h"
 #include "host_sysctl.h"
 #include "lend.h"
 #include "vpmu.h"
@@ -238,17 +238,7 @@ TEST_F(watchdog, toggled)
 /* Cycles that the watchdog's event has counted on @cpu. */
 static uint64_t watched_cycles(int cpu)
 {
-	char path[32];
-	uint64_t value;
-	int fd;
-
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, O_RDONLY);
-	TEST_ASSERT(fd >= 0, "open(%s) failed: %s", path, strerror(errno));
-	TEST_ASSERT(pread(fd, &value, sizeof(value), MSR_CORE_PERF_FIXED_CTR1) == sizeof(value),
-		    "Cannot read the counter");
-	close(fd);
-	return value;
+	return host_msr_read(cpu, MSR_CORE_PERF_FIXED_CTR1);
 }
 
 /* What it counts of a guest's loop is nothing, and of the host's all. */

@@ -44,6 +44,18 @@ bool nmi_watchdog_is_available(void)
 	return !access("/proc/sys/kernel/nmi_watchdog", R_OK | W_OK);
 }
 
+bool nmi_watchdog_is_on(void)
+{
+	FILE *file = fopen("/proc/sys/kernel/nmi_watchdog", "r");
+	int on = 0;
+
+	if (file && fscanf(file, "%d", &on) != 1)
+		on = 0;
+	if (file)
+		fclose(file);
+	return on;
+}
+
 bool nmi_watchdog_set(bool on)
 {
 	return nmi_watchdog_is_available() && host_sysctl_set("kernel/nmi_watchdog", on);

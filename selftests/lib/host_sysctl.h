@@ -15,6 +15,7 @@ int host_sysfs_write(const char *path, const char *text);
 
 /* The NMI watchdog, which has a perf event on each CPU. */
 bool nmi_watchdog_is_available(void);
+bool nmi_watchdog_is_on(void);
 
 /* Switches it, and returns whether it was on. Where there is none, nothing happens. */
 bool nmi_watchdog_set(bool on);
