@@ -255,7 +255,7 @@ static void guest_all(const struct payload *p, uint64_t arg)
 					  vpmu_event_insns()));
 	for (i = 0; i < guest_nr_fixed(); i++)
 		fixed_ctrl |= FIXED_PMC_CTRL(i, FIXED_PMC_KERNEL);
-	guest_fixed0_select(fixed_ctrl);
+	guest_fixed_select(fixed_ctrl);
 
 	p->run(vpmu_msr_global_ctrl(), guest_gp_mask() | guest_fixed_mask(), arg);
 

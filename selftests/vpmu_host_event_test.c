@@ -43,7 +43,7 @@ static void guest_count_forever(const struct payload *p)
 		wrmsr(vpmu_msr_selector(1), VPMU_SEL_OS(vpmu_event_branches()));
 		wrmsr(vpmu_msr_selector(guest_nr_gp() - 1),
 		      VPMU_SEL_USR(vpmu_event_insns()));
-		guest_fixed0_select(FIXED_PMC_KERNEL);
+		guest_fixed_select(FIXED_PMC_KERNEL);
 
 		p->run(vpmu_msr_global_ctrl(), on, 0);
 

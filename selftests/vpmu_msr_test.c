@@ -530,7 +530,7 @@ static void guest_identity(void)
 
 	/* Two overflows, for GLOBAL_STATUS. */
 	wrmsr(vpmu_msr_selector(1), VPMU_SEL_OS(vpmu_event_insns()));
-	guest_fixed0_select(FIXED_PMC_KERNEL);
+	guest_fixed_select(FIXED_PMC_KERNEL);
 	wrmsr(vpmu_msr_full_counter(1), guest_counter_mask());
 	if (guest_nr_fixed())
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0, guest_counter_mask());
@@ -542,7 +542,7 @@ static void guest_identity(void)
 	}
 	for (i = 0; i < guest_nr_fixed(); i++)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, guest_gp_value(i) + 1);
-	guest_fixed0_select(FIXED_PMC_USER | FIXED_PMC_ENABLE_PMI);
+	guest_fixed_select(FIXED_PMC_USER | FIXED_PMC_ENABLE_PMI);
 	wrmsr(vpmu_msr_global_ctrl(), global_ctrl);
 
 	for (;;) {

@@ -195,7 +195,7 @@ static void guest_stress(void)
 	for (i = 0; i < guest_nr_gp(); i++)
 		wrmsr(vpmu_msr_selector(i), VPMU_SEL_OS(vpmu_event_insns()) |
 					   ARCH_PERFMON_EVENTSEL_INT);
-	guest_fixed0_select(FIXED_PMC_KERNEL | FIXED_PMC_ENABLE_PMI);
+	guest_fixed_select(FIXED_PMC_KERNEL | FIXED_PMC_ENABLE_PMI);
 	guest_write_lvtpc();
 	for (;;) {
 		for (i = 0; i < ROUNDS_PER_SYNC; i++)

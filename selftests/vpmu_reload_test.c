@@ -34,7 +34,7 @@ static void guest_count(void)
 	for (;;) {
 		guest_pmu_clear();
 		wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()));
-		guest_fixed0_select(FIXED_PMC_KERNEL);
+		guest_fixed_select(FIXED_PMC_KERNEL);
 		p->run(vpmu_msr_global_ctrl(),
 		       BIT_ULL(0) | guest_fixed0_mask(), 0);
 		if (exact)

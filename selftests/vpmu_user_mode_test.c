@@ -158,7 +158,7 @@ static struct counts guest_counts(const struct user_code *code, uint64_t rounds)
 	wrmsr(vpmu_msr_selector(1), VPMU_SEL_OS(insns));
 	wrmsr(vpmu_msr_selector(2), VPMU_SEL_OS(insns) | VPMU_SEL_USR(insns));
 	wrmsr(vpmu_msr_selector(3), VPMU_SEL_USR(vpmu_event_branches()));
-	guest_fixed0_select(FIXED_PMC_USER);
+	guest_fixed_select(FIXED_PMC_USER);
 	code->run(vpmu_msr_global_ctrl(), 0xf | guest_fixed0_mask(), rounds);
 
 	return (struct counts) {

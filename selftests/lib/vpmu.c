@@ -317,15 +317,15 @@ int vpmu_module_unload(void)
 	return module_unload(VPMU_MODULE_NAME);
 }
 
-uint64_t guest_fixed0_mask(void)
-{
-	return guest_nr_fixed() ? FIXED_PMC_GLOBAL_CTRL_ENABLE(0) : 0;
-}
-
-void guest_fixed0_select(uint64_t ctrl)
+void guest_fixed_select(uint64_t ctrl)
 {
 	if (guest_nr_fixed())
 		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, ctrl);
+}
+
+uint64_t guest_fixed0_mask(void)
+{
+	return guest_nr_fixed() ? FIXED_PMC_GLOBAL_CTRL_ENABLE(0) : 0;
 }
 
 void guest_fixed0_expect(uint64_t count)
@@ -358,6 +358,6 @@ uint64_t guest_select_all(void)
 	for (i = 0; i < guest_nr_gp(); i++)
 		wrmsr(vpmu_msr_selector(i),
 		      VPMU_SEL_OS(i % 2 ? vpmu_event_branches() : vpmu_event_insns()));
-	guest_fixed0_select(FIXED_PMC_KERNEL);
+	guest_fixed_select(FIXED_PMC_KERNEL);
 	return guest_gp_mask() | guest_fixed0_mask();
 }

@@ -199,11 +199,12 @@ void guest_pmu_clear(void);
 uint64_t guest_select_all(void);
 
 /*
- * Guest: fixed counter 0, which counts instructions, where there are fixed
- * counters; else nothing. The first is its bit in the global registers.
+ * Guest: where there are fixed counters, else nothing: their IA32_FIXED_CTR_CTRL
+ * is written; fixed counter 0, which counts instructions, has this bit in the
+ * global registers, and is to hold so much.
  */
+void guest_fixed_select(uint64_t ctrl);
 uint64_t guest_fixed0_mask(void);
-void guest_fixed0_select(uint64_t ctrl);
 void guest_fixed0_expect(uint64_t count);
 
 /* Guest: what CPUID says. */
