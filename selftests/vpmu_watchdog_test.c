@@ -3,8 +3,9 @@
  * The NMI watchdog and guests with a mediated PMU live together.
  *
  * It makes no difference who was there first. The watchdog's event, which
- * counts cycles on fixed counter 1, stands still while a guest has the PMU, so
- * that neither notices the other; host code that locks up is reported as ever.
+ * counts cycles, on fixed counter 1 where there is one, stands still while a
+ * guest has the PMU, so that neither notices the other; host code that locks up
+ * is reported as ever.
  */
 #include <limits.h>
 #include <pthread.h>
@@ -30,14 +31,12 @@
  */
 #define LOCKUP_NSECS	4000000000ull
 
-#define GLOBAL_FIXED0	BIT_ULL(32)
-#define GLOBAL_FIXED1	BIT_ULL(33)
-/* IA32_FIXED_CTR_CTRL: fixed counter 0 in kernel mode, which no event of the host is on. */
-#define FIXED0_OS	BIT_ULL(0)
-#define FIXED1_OS	BIT_ULL(4)
+#define FIXED_BIT	32
+#define GLOBAL_FIXED1	BIT_ULL(FIXED_BIT + 1)
 #define FIXED1_FIELD	GENMASK_ULL(7, 4)
 
-/* In the counter that the host's watchdog uses. */
+/* The counter that the guest counts with, and what it has in all others. */
+#define GUEST_COUNTER	1
 #define MARK		0x123456789aull
 
 DEFINE_PAYLOAD(loop,
@@ -45,20 +44,47 @@ DEFINE_PAYLOAD(loop,
 	"jnz 1b\n\t",
 	2 * SHORT_ROUNDS, SHORT_ROUNDS);
 
+/* All counters but one are for cycles, which they don't count, and hold a mark. */
+static void guest_leave_marks(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < guest_nr_gp(); i++) {
+		wrmsr(vpmu_msr_selector(i), VPMU_SEL_OS(vpmu_event_cycles()));
+		wrmsr(vpmu_msr_full_counter(i), MARK);
+	}
+	for (i = 0; i < guest_nr_fixed(); i++)
+		wrmsr(MSR_CORE_PERF_FIXED_CTR0 + i, MARK);
+	guest_fixed_select(FIXED_PMC_CTRL(1, FIXED_PMC_KERNEL));
+}
+
+static void guest_expect_marks(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < guest_nr_gp(); i++) {
+		if (i != GUEST_COUNTER)
+			GUEST_ASSERT_EQ(_rdpmc(i), MARK);
+	}
+	for (i = 0; i < guest_nr_fixed(); i++)
+		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED | i), MARK);
+}
+
 /* The guest counts instructions, and finds its cycles as it left them. */
 static void guest_count(uint64_t rounds)
 {
 	uint64_t insns = payload_loop.insns + 2 * (rounds - SHORT_ROUNDS);
 
 	for (;;) {
-		wrmsr(MSR_CORE_PERF_FIXED_CTR0, 0);
-		wrmsr(MSR_CORE_PERF_FIXED_CTR1, MARK);
-		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, FIXED0_OS | FIXED1_OS);
-		payload_loop.run(MSR_CORE_PERF_GLOBAL_CTRL, GLOBAL_FIXED0, rounds);
-		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), insns);
+		guest_pmu_clear();
+		guest_leave_marks();
+		wrmsr(vpmu_msr_selector(GUEST_COUNTER), VPMU_SEL_OS(vpmu_event_insns()));
+		wrmsr(vpmu_msr_counter(GUEST_COUNTER), 0);
+		payload_loop.run(vpmu_msr_global_ctrl(), BIT_ULL(GUEST_COUNTER), rounds);
+		GUEST_ASSERT_EQ(_rdpmc(GUEST_COUNTER), insns);
 		GUEST_SYNC(0);
-		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), insns);
-		GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED | 1), MARK);
+		GUEST_ASSERT_EQ(_rdpmc(GUEST_COUNTER), insns);
+		guest_expect_marks();
 	}
 }
 
@@ -102,9 +128,23 @@ FIXTURE_TEARDOWN(watchdog)
 	host_sysctl_set("kernel/soft_watchdog", self->soft_was_on);
 }
 
+/* Counters that are to count cycles, by their bits in GLOBAL_CTRL. */
+static uint64_t cycle_counters(const struct lend_regs *regs)
+{
+	uint64_t counters = regs->fixed_ctrl & FIXED1_FIELD ? GLOBAL_FIXED1 : 0;
+	unsigned int i;
+
+	for (i = 0; i < LEND_NR_SELS; i++) {
+		if (regs->sels[i] & ARCH_PERFMON_EVENTSEL_ENABLE &&
+		    (regs->sels[i] & vpmu_event_mask()) == vpmu_event_cycles())
+			counters |= BIT_ULL(i);
+	}
+	return counters;
+}
+
 static bool counts_cycles(const struct lend_regs *regs)
 {
-	return regs->global_ctrl & GLOBAL_FIXED1 && regs->fixed_ctrl & FIXED1_FIELD;
+	return regs->global_ctrl & cycle_counters(regs);
 }
 
 /* What its event does on this CPU: in the host, in a guest, and in the host again. */
@@ -117,6 +157,7 @@ static void expect_event(struct lend *lend, bool there)
 		    there ? "nobody" : "somebody");
 	TEST_ASSERT_EQ(run.loaded.global_ctrl, 0);
 	TEST_ASSERT_EQ(run.loaded.fixed_ctrl, 0);
+	TEST_ASSERT_EQ(cycle_counters(&run.loaded), 0);
 	TEST_ASSERT(counts_cycles(&run.after) == there, "After the guest %s counts cycles",
 		    there ? "nobody" : "somebody");
 }
@@ -136,7 +177,7 @@ static void expect_events(FIXTURE_DATA(watchdog) *self, bool there)
 /* On each CPU, with a look at the registers at each entry and exit. */
 static void expect_guest_undisturbed(FIXTURE_DATA(watchdog) *self, struct kvm_vcpu *vcpu)
 {
-	const struct lend_watch what = { .tgid = getpid(), .guest_fixed = FIXED0_OS };
+	const struct lend_watch what = { .tgid = getpid(), .guest_event = vpmu_event_insns() };
 	struct lend_watch watch;
 	int i;
 
@@ -235,10 +276,20 @@ TEST_F(watchdog, toggled)
 	expect_events(self, false);
 }
 
-/* Cycles that the watchdog's event has counted on @cpu. */
-static uint64_t watched_cycles(int cpu)
+/* The counter that the watchdog's event has on this CPU. */
+static uint32_t watchdog_msr(struct lend *lend)
 {
-	return host_msr_read(cpu, MSR_CORE_PERF_FIXED_CTR1);
+	const struct lend_run how = {};
+	struct lend_run run;
+	int bit;
+
+	TEST_ASSERT_EQ(lend_create(lend), 0);
+	run = lend_run(lend, &how, NULL);
+	lend_release(lend);
+	bit = __builtin_ffsll(run.before.global_ctrl & cycle_counters(&run.before)) - 1;
+	TEST_ASSERT(bit >= 0, "Nobody counts cycles");
+	return bit < FIXED_BIT ? vpmu_msr_counter(bit) :
+				 MSR_CORE_PERF_FIXED_CTR0 + bit - FIXED_BIT;
 }
 
 /* What it counts of a guest's loop is nothing, and of the host's all. */
@@ -248,17 +299,19 @@ TEST_F(watchdog, yields)
 	uint64_t start, guest, host;
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
+	uint32_t msr;
 
 	vm = create_guest(&vcpu, LONG_ROUNDS);
 	/* Once without, for what only a first run takes; then from the start of a period. */
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
 	nmi_watchdog_set(true);
-	start = watched_cycles(cpu);
+	msr = watchdog_msr(&self->lend);
+	start = host_msr_read(cpu, msr);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
-	guest = watched_cycles(cpu) - start;
-	start = watched_cycles(cpu);
+	guest = host_msr_read(cpu, msr) - start;
+	start = host_msr_read(cpu, msr);
 	host_loop(LONG_ROUNDS);
-	host = watched_cycles(cpu) - start;
+	host = host_msr_read(cpu, msr) - start;
 	printf("# cycles of the host beside the guest's loop: %lu, in its own: %lu\n", guest, host);
 	TEST_ASSERT(guest && guest < host / 4, "The watchdog doesn't yield");
 	kvm_vm_free(vm);
@@ -345,6 +398,6 @@ TEST_F(watchdog, detects_lockup)
 
 int main(int argc, char *argv[])
 {
-	vpmu_require_intel();
+	vpmu_require_exact();
 	return test_harness_run(argc, argv);
 }

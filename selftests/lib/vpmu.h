@@ -40,8 +40,8 @@
 #define VPMU_USER_GPA		0xd0000000ull
 
 /*
- * Where the vendors' registers are, and which events retired instructions and
- * branches are: for test program and guest, in which all of this exists if its
+ * Where the vendors' registers are, which of a selector's bits are the event, and
+ * which events retired instructions, branches and cycles are: for test program and guest, in which all of this exists if its
  * PMU has version 2.
  */
 static inline uint32_t vpmu_msr_selector(unsigned int i)
@@ -76,6 +76,11 @@ static inline uint32_t vpmu_msr_status_clear(void)
 				 MSR_CORE_PERF_GLOBAL_OVF_CTRL;
 }
 
+static inline uint64_t vpmu_event_mask(void)
+{
+	return GENMASK_ULL(15, 0) | (host_cpu_is_amd ? GENMASK_ULL(35, 32) : 0);
+}
+
 static inline uint64_t vpmu_event_insns(void)
 {
 	return host_cpu_is_amd ? AMD_ZEN_INSTRUCTIONS_RETIRED : INTEL_ARCH_INSTRUCTIONS_RETIRED;
@@ -84,6 +89,11 @@ static inline uint64_t vpmu_event_insns(void)
 static inline uint64_t vpmu_event_branches(void)
 {
 	return host_cpu_is_amd ? AMD_ZEN_BRANCHES_RETIRED : INTEL_ARCH_BRANCHES_RETIRED;
+}
+
+static inline uint64_t vpmu_event_cycles(void)
+{
+	return host_cpu_is_amd ? AMD_ZEN_CORE_CYCLES : INTEL_ARCH_CPU_CYCLES;
 }
 
 /**
