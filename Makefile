@@ -34,7 +34,7 @@ help:
 	@echo 'DEBUG=1               a kernel with lockdep, KASAN and PROVE_RCU'
 	@echo 'KERNEL=pristine       the unpatched kernel: make test then judges the emulator alone'
 	@echo 'STAGES="module ..."   only these parts of make test (module module-upstream stock stock-upstream no-pmu guest'
-	@echo '                      emulator-1 -2 -4 amd-emulator-1 -2 amd-stock amd-module amd-module-upstream check),'
+	@echo '                      emulator-1 -2 -4 amd-emulator-1 -2 amd-stock amd-module amd-module-upstream amd-no-pmu check),'
 	@echo '                      or of those that run only if named (guest-tools nested)'
 	@echo 'LINUX_TARBALL=FILE    Linux 6.18.15 that is there already; BOCHS_TARBALL=FILE: Bochs 3.0'
 	@echo 'GUEST_KERNEL=FILE     another bzImage for the guest; ROUNDS=N length of its workload (50)'

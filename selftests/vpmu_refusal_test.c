@@ -23,6 +23,40 @@
 #define NR_REFUSALS	25
 #define MAX_MESSAGES	10
 
+/**
+ * struct vendor - what differs between the vendors
+ * @name: what the module calls it
+ * @module: KVM's module
+ * @file: that module's file
+ * @lacks: what a host lacks whose PMU has not got that version
+ */
+static const struct vendor {
+	const char *name;
+	const char *module;
+	const char *file;
+	struct {
+		unsigned int version;
+		const char *text;
+	} lacks[2];
+} intel = {
+	.name = "Intel",
+	.module = "kvm_intel",
+	.file = "kvm-intel.ko",
+	.lacks = {
+		{ 4, "architectural performance monitoring version 4" },
+		{ 1, "full-width counter writes (PERF_CAPABILITIES.FW_WRITE)" },
+	},
+}, amd = {
+	.name = "AMD",
+	.module = "kvm_amd",
+	.file = "kvm-amd.ko",
+	.lacks = {
+		{ 2, "PerfMonV2" },
+	},
+};
+
+static const struct vendor *vendor;
+
 /* The module was there when the program was started. */
 static bool mediates;
 
@@ -51,20 +85,20 @@ static void load_kvm(const char *params)
 {
 	if (!is_loaded("kvm"))
 		TEST_ASSERT_EQ(module_load(beside("kvm.ko"), params), 0);
-	if (!is_loaded("kvm_intel"))
-		TEST_ASSERT_EQ(module_load(beside("kvm-intel.ko"), ""), 0);
+	if (!is_loaded(vendor->module))
+		TEST_ASSERT_EQ(module_load(beside(vendor->file), ""), 0);
 }
 
 static void unload_kvm(void)
 {
-	TEST_ASSERT_EQ(module_unload("kvm_intel"), 0);
+	TEST_ASSERT_EQ(module_unload(vendor->module), 0);
 	TEST_ASSERT_EQ(module_unload("kvm"), 0);
 }
 
 /* A test that fails ends its process on the spot; who comes next wants KVM and the module. */
 static void leave_loaded(void)
 {
-	if (beside("kvm.ko") && beside("kvm-intel.ko"))
+	if (beside("kvm.ko") && beside(vendor->file))
 		load_kvm("");
 	if (!vpmu_module_is_loaded())
 		vpmu_module_load("");
@@ -117,9 +151,9 @@ TEST_F(refusal, none)
 	char text[256];
 
 	snprintf(text, sizeof(text),
-		 PREFIX "Intel mediated vPMU enabled: %u general-purpose and %u fixed counters of %u bits, host PMU version %u\n",
-		 host.nr_gp, host.nr_fixed,
-		 this_cpu_property(X86_PROPERTY_PMU_GP_COUNTERS_BIT_WIDTH), host.version);
+		 PREFIX "%s mediated vPMU enabled: %u general-purpose and %u fixed counters of %u bits, host PMU version %u\n",
+		 vendor->name, host.nr_gp, host.nr_fixed,
+		 host.gp_width, host.version);
 	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
 	expect_message(&self->kmsg, text);
 }
@@ -169,16 +203,16 @@ TEST_F(refusal, by_kvm)
 
 TEST_F(refusal, no_vendor_module)
 {
-	if (!beside("kvm-intel.ko"))
-		SKIP(return, "needs kvm-intel.ko beside the module");
-	TEST_ASSERT_EQ(module_unload("kvm_intel"), 0);
+	if (!beside(vendor->file))
+		SKIP(return, "needs %s beside the module", vendor->file);
+	TEST_ASSERT_EQ(module_unload(vendor->module), 0);
 	expect_refused(&self->kmsg, -ENODEV, PREFIX "not loaded: KVM has no vendor module; load kvm_intel or kvm_amd first\n");
 }
 
 TEST_F(refusal, kvm_without_pmu)
 {
-	if (!beside("kvm.ko") || !beside("kvm-intel.ko"))
-		SKIP(return, "needs kvm.ko and kvm-intel.ko beside the module");
+	if (!beside("kvm.ko") || !beside(vendor->file))
+		SKIP(return, "needs kvm.ko and %s beside the module", vendor->file);
 	unload_kvm();
 	load_kvm("enable_pmu=0");
 	expect_refused(&self->kmsg, -EOPNOTSUPP,
@@ -206,8 +240,10 @@ static unsigned int create_vcpus(int error, unsigned int nr)
 /* All that is missing is in the one line. */
 TEST(host_lacks)
 {
+	const struct vpmu_config host = vpmu_config_host();
 	struct kvm_vm *vm;
 	struct kmsg kmsg;
+	unsigned int i;
 	int r;
 
 	if (mediates)
@@ -221,10 +257,10 @@ TEST(host_lacks)
 	TEST_ASSERT(r == -EOPNOTSUPP, "finit_module(): %s", strerror(-r));
 	TEST_ASSERT(!vpmu_module_is_loaded(), "The module is there all the same");
 	expect_message(&kmsg, PREFIX "not loaded: this host lacks ");
-	if (vpmu_config_host().version < 4)
-		expect_message(&kmsg, "architectural performance monitoring version 4");
-	if (!vpmu_config_host().version)
-		expect_message(&kmsg, "full-width counter writes (PERF_CAPABILITIES.FW_WRITE)");
+	for (i = 0; i < ARRAY_SIZE(vendor->lacks); i++) {
+		if (host.version < vendor->lacks[i].version)
+			expect_message(&kmsg, vendor->lacks[i].text);
+	}
 	kmsg_stop(&kmsg);
 
 	/* KVM does without. */
@@ -276,8 +312,9 @@ TEST_F(refusal, by_perf)
 int main(int argc, char *argv[])
 {
 	/* Nothing of the library that keeps a file of KVM's open. */
-	TEST_REQUIRE(host_cpu_is_intel);
+	vpmu_require_vendor();
 	__TEST_REQUIRE(vpmu_module_path(), "needs the file of " VPMU_MODULE_NAME);
+	vendor = host_cpu_is_amd ? &amd : &intel;
 	mediates = vpmu_is_mediated();
 	if (mediates)
 		atexit(leave_loaded);

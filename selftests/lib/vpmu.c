@@ -17,7 +17,11 @@
 
 static struct vpmu_config vpmu_amd_config(bool v2, uint32_t nr_core)
 {
-	return (struct vpmu_config) { .version = v2 ? 2 : 1, .nr_gp = v2 ? nr_core : 4 };
+	return (struct vpmu_config) {
+		.version = v2 ? 2 : 1,
+		.nr_gp = v2 ? nr_core : 4,
+		.gp_width = VPMU_AMD_WIDTH,
+	};
 }
 
 struct vpmu_config vpmu_config_max(void)
@@ -43,6 +47,8 @@ struct vpmu_config vpmu_config_host(void)
 		.version = this_cpu_property(X86_PROPERTY_PMU_VERSION),
 		.nr_gp = this_cpu_property(X86_PROPERTY_PMU_NR_GP_COUNTERS),
 		.nr_fixed = this_cpu_property(X86_PROPERTY_PMU_NR_FIXED_COUNTERS),
+		.gp_width = this_cpu_property(X86_PROPERTY_PMU_GP_COUNTERS_BIT_WIDTH),
+		.fixed_width = this_cpu_property(X86_PROPERTY_PMU_FIXED_COUNTERS_BIT_WIDTH),
 	};
 }
 

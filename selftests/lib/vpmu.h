@@ -27,6 +27,9 @@
 #define VPMU_MAX_GP			8
 #define VPMU_MAX_FIXED			4
 
+/* Bits of AMD's counters, which have no field in CPUID. */
+#define VPMU_AMD_WIDTH			48
+
 /* IA32_PERF_CAPABILITIES: PERF_METRICS_AVAILABLE, and the register. */
 #define VPMU_CAP_METRICS		BIT_ULL(15)
 #define VPMU_MSR_PERF_METRICS		0x329
@@ -117,7 +120,7 @@ struct vpmu_config {
 /* The largest PMU that KVM offers to guests now. */
 struct vpmu_config vpmu_config_max(void);
 
-/* The PMU of the processor. */
+/* The PMU of the processor, widths included. */
 struct vpmu_config vpmu_config_host(void);
 
 /*
@@ -242,11 +245,11 @@ static inline uint64_t guest_fixed_mask(void)
 	return (BIT_ULL(guest_nr_fixed()) - 1) << 32;
 }
 
-/* Guest: all counters of a kind are one width, which AMD has no CPUID field for. */
+/* Guest: all counters of a kind are one width. */
 static inline uint64_t guest_counter_mask(void)
 {
 	if (host_cpu_is_amd)
-		return BIT_ULL(48) - 1;
+		return BIT_ULL(VPMU_AMD_WIDTH) - 1;
 	return BIT_ULL(this_cpu_property(X86_PROPERTY_PMU_GP_COUNTERS_BIT_WIDTH)) - 1;
 }
 
