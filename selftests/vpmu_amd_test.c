@@ -11,14 +11,12 @@
  */
 #include "vpmu.h"
 #include "vpmu_harness.h"
+#include "vpmu_model.h"
 
 #define MAX_CORE	6
 #define NR_LEGACY	4
 
-/* Bits of a selector: what KVM has always taken, and with the module the last two. */
-#define SELECTOR_WRITABLE	(GENMASK_ULL(35, 32) | (GENMASK_ULL(31, 0) &	\
-				 ~(ARCH_PERFMON_EVENTSEL_PIN_CONTROL |		\
-				   ARCH_PERFMON_EVENTSEL_ANY)))
+/* Bits of a selector that are there with the module only. */
 #define GUEST_ONLY		BIT_ULL(40)
 #define HOST_ONLY		BIT_ULL(41)
 
@@ -39,7 +37,7 @@ static struct vpmu_config guest_config;
 
 static uint64_t guest_selector_writable(void)
 {
-	return SELECTOR_WRITABLE | (is_mediated ? GUEST_ONLY | HOST_ONLY : 0);
+	return VPMU_AMD_SELECTOR | (is_mediated ? GUEST_ONLY | HOST_ONLY : 0);
 }
 
 static void guest_expect_absent(uint32_t msr)

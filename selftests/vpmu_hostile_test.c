@@ -36,6 +36,7 @@
 
 /* How often a case looks whether guests and the host still count. */
 #define CASES_PER_CHECK	25
+#define HOST_ROUNDS	10000
 
 static uint64_t first_seed = DEFAULT_SEED;
 static uint64_t nr_cases = DEFAULT_CASES;
@@ -149,47 +150,32 @@ static void guest_plain(void)
 	const struct payload *p = &payload_cpuid;
 	unsigned int i;
 
-	p->run(MSR_CORE_PERF_GLOBAL_CTRL, guest_select_all(), 0);
+	p->run(vpmu_msr_global_ctrl(), guest_select_all(), 0);
 	for (i = 0; i < guest_nr_gp(); i++)
 		GUEST_ASSERT_EQ(_rdpmc(i), i % 2 ? p->branches : p->insns);
-	GUEST_ASSERT_EQ(_rdpmc(INTEL_RDPMC_FIXED), p->insns);
-	GUEST_ASSERT_EQ(rdmsr(MSR_CORE_PERF_GLOBAL_STATUS), 0);
+	guest_fixed0_expect(p->insns);
+	GUEST_ASSERT_EQ(rdmsr(vpmu_msr_global_status()), 0);
 	GUEST_DONE();
 }
 
 /* --- the registers */
 
-#define MAX_MSRS	48
+/* The PMU's, and what no guest has of PEBS. */
+#define MAX_MSRS	(VPMU_MAX_MSRS + 3)
 
 static uint32_t msrs[MAX_MSRS];
 static unsigned int nr_msrs;
 static bool is_mediated;
 
-static void list_range(uint32_t base, unsigned int nr)
-{
-	while (nr--)
-		msrs[nr_msrs++] = base++;
-}
-
 static void list_msrs(void)
 {
-	list_range(MSR_IA32_PERFCTR0, VPMU_MAX_GP);
-	list_range(MSR_P6_EVNTSEL0, VPMU_MAX_GP);
-	list_range(MSR_IA32_PMC0, VPMU_MAX_GP);
-	list_range(MSR_CORE_PERF_FIXED_CTR0, VPMU_MAX_FIXED);
-	list_range(VPMU_MSR_PERF_METRICS, 1);
-	list_range(MSR_CORE_PERF_FIXED_CTR_CTRL, 1);
-	list_range(MSR_CORE_PERF_GLOBAL_STATUS, 1);
-	list_range(MSR_CORE_PERF_GLOBAL_CTRL, 1);
-	list_range(MSR_CORE_PERF_GLOBAL_OVF_CTRL, 1);
-	list_range(VPMU_MSR_GLOBAL_STATUS_SET, 1);
-	list_range(VPMU_MSR_GLOBAL_INUSE, 1);
+	nr_msrs = vpmu_list_msrs(msrs);
 	/* KVM's own vPMU has PEBS where the processor has it; what that takes is not of interest. */
 	if (!is_mediated)
 		return;
-	list_range(MSR_IA32_PEBS_ENABLE, 1);
-	list_range(MSR_IA32_DS_AREA, 1);
-	list_range(MSR_PEBS_DATA_CFG, 1);
+	msrs[nr_msrs++] = MSR_IA32_PEBS_ENABLE;
+	msrs[nr_msrs++] = MSR_IA32_DS_AREA;
+	msrs[nr_msrs++] = MSR_PEBS_DATA_CFG;
 }
 
 /* --- a case */
@@ -276,11 +262,18 @@ enum verdict {
 static const char * const verdict_names[] = { "refused", "taken", "either" };
 
 /* KVM takes 0 for what it has listed, whether the vCPU has it or not; so it reads. */
-static enum verdict absent_verdict(uint32_t msr, uint64_t value)
+static enum verdict absent_verdict(struct hostile *h, uint32_t msr, uint64_t value)
 {
-	if (vpmu_msr_is_p6(msr))
+	if (vpmu_model_is_ancient(&h->model, msr))
 		return TAKEN;
 	return !value && kvm_msr_is_in_save_restore_list(msr) ? TAKEN : REFUSED;
+}
+
+static enum verdict bits_verdict(const struct vpmu_bits *bits, uint64_t value)
+{
+	if (value & ~(bits->valid | bits->open))
+		return REFUSED;
+	return value & bits->open ? OPEN : TAKEN;
 }
 
 static enum verdict write_verdict(struct hostile *h, uint32_t msr, uint64_t value)
@@ -288,10 +281,8 @@ static enum verdict write_verdict(struct hostile *h, uint32_t msr, uint64_t valu
 	struct vpmu_register reg;
 
 	if (!vpmu_model_register(&h->model, msr, &reg))
-		return absent_verdict(msr, value);
-	if (value & ~(reg.valid | reg.open))
-		return REFUSED;
-	return value & reg.open ? OPEN : TAKEN;
+		return absent_verdict(h, msr, value);
+	return bits_verdict(&reg.host, value);
 }
 
 static uint64_t pick_value(struct hostile *h, uint32_t msr)
@@ -312,9 +303,9 @@ static uint64_t pick_value(struct hostile *h, uint32_t msr)
 		/* About to overflow. */
 		return reg.kept - pick(h, 64);
 	case 5:
-		return (pick_u64(h) & reg.valid) | BIT_ULL(pick(h, 64));
+		return (pick_u64(h) & reg.host.valid) | BIT_ULL(pick(h, 64));
 	default:
-		return pick_u64(h) & reg.valid;
+		return pick_u64(h) & reg.host.valid;
 	}
 }
 
@@ -343,7 +334,7 @@ static void expect_value(struct hostile *h, struct kvm_vcpu *vcpu, uint32_t msr)
 	int r = __vcpu_ioctl(vcpu, KVM_GET_MSRS, &get.header);
 
 	if (!vpmu_model_register(&h->model, msr, &reg)) {
-		TEST_ASSERT(r == (absent_verdict(msr, 0) == TAKEN), "MSR %x, which is absent: %d",
+		TEST_ASSERT(r == (absent_verdict(h, msr, 0) == TAKEN), "MSR %x, which is absent: %d",
 			    msr, r);
 		TEST_ASSERT(!get.entry.data, "MSR %x, which is absent, reads %llx", msr,
 			    get.entry.data);
@@ -458,7 +449,7 @@ static void do_bad_memory(struct hostile *h)
 
 static bool has_pdcm(struct hostile *h)
 {
-	return vcpu_cpuid_has(h->vcpu, X86_FEATURE_PDCM);
+	return kvm_cpu_has(X86_FEATURE_PDCM) && vcpu_cpuid_has(h->vcpu, X86_FEATURE_PDCM);
 }
 
 static uint64_t pick_capabilities(struct hostile *h)
@@ -509,8 +500,9 @@ static struct kvm_cpuid_entry2 *leaf_of(struct kvm_cpuid2 *cpuid, uint32_t funct
 	return (struct kvm_cpuid_entry2 *)get_cpuid_entry(cpuid, function, 0);
 }
 
-static void randomize_perfmon(struct hostile *h, struct kvm_cpuid_entry2 *leaf)
+static void randomize_intel(struct hostile *h, struct kvm_cpuid2 *cpuid)
 {
+	struct kvm_cpuid_entry2 *leaf = leaf_of(cpuid, 0xa);
 	static const uint8_t versions[] = { 2, 2, 2, 2, 1, 0, 5, 255 };
 	static const uint8_t widths[] = { 48, 48, 48, 32, 33, 40, 47, 64, 255, 0, 1, 8 };
 	/* With counters too narrow, each instruction is an interrupt for KVM's own vPMU. */
@@ -524,6 +516,32 @@ static void randomize_perfmon(struct hostile *h, struct kvm_cpuid_entry2 *leaf)
 	leaf->ecx = pick_u64(h);
 	leaf->edx = (pick(h, VPMU_MAX_FIXED + 2) | (all & 31)) |
 		    widths[pick(h, nr_widths)] << 5 | (pick_u64(h) & ~GENMASK_ULL(12, 0));
+	note("CPUID 0AH: %08x %08x", leaf->eax, leaf->edx);
+}
+
+/* Version 2 with any number of counters, 1 with either; with or without registers of their own. */
+static void randomize_amd(struct hostile *h, struct kvm_cpuid2 *cpuid)
+{
+	struct kvm_cpuid_entry2 *features = leaf_of(cpuid, X86_FEATURE_PERFCTR_CORE.function);
+	struct kvm_cpuid_entry2 *leaf = leaf_of(cpuid, X86_FEATURE_PERFMON_V2.function);
+
+	if (!pick(h, 4))
+		features->ecx ^= BIT(X86_FEATURE_PERFCTR_CORE.bit);
+	leaf->eax = pick_u64(h) & ~BIT(X86_FEATURE_PERFMON_V2.bit);
+	if (pick(h, 4))
+		leaf->eax |= BIT(X86_FEATURE_PERFMON_V2.bit);
+	leaf->ebx = pick_u64(h);
+	leaf->ecx = pick_u64(h);
+	leaf->edx = pick_u64(h);
+	note("CPUID 80000001H: %08x, 80000022H: %08x %08x", features->ecx, leaf->eax, leaf->ebx);
+}
+
+static void randomize_perfmon(struct hostile *h, struct kvm_cpuid2 *cpuid)
+{
+	if (host_cpu_is_amd)
+		randomize_amd(h, cpuid);
+	else
+		randomize_intel(h, cpuid);
 }
 
 static void do_set_cpuid(struct hostile *h)
@@ -539,13 +557,13 @@ static void do_set_cpuid(struct hostile *h)
 	TEST_ASSERT(cpuid, "Out of memory");
 	memcpy(cpuid, h->vcpu->cpuid, size);
 	if (pick(h, 4))
-		randomize_perfmon(h, leaf_of(cpuid, 0xa));
+		randomize_perfmon(h, cpuid);
 	if (!pick(h, 4))
 		leaf_of(cpuid, 1)->ecx ^= BIT(X86_FEATURE_PDCM.bit);
 	changed = memcmp(cpuid, h->vcpu->cpuid, size);
 
-	note("KVM_SET_CPUID2 0AH: %08x %08x, 1: %08x, %s", leaf_of(cpuid, 0xa)->eax,
-	     leaf_of(cpuid, 0xa)->edx, leaf_of(cpuid, 1)->ecx, run ? "has run" : "before a run");
+	note("KVM_SET_CPUID2 1: %08x, %s", leaf_of(cpuid, 1)->ecx,
+	     run ? "has run" : "before a run");
 	expect_errno(__vcpu_ioctl(h->vcpu, KVM_SET_CPUID2, cpuid), run && changed ? EINVAL : 0);
 	if (!run)
 		refreshed(h);
@@ -560,14 +578,16 @@ struct event_filter {
 	uint64_t events[MAX_EVENTS + 1];
 };
 
-/* Bits of its entries, without and with masks. */
-#define EVENT_VALID		GENMASK_ULL(15, 0)
-#define MASKED_EVENT_VALID	(GENMASK_ULL(63, 55) | EVENT_VALID)
+/* Bits of its entries, where they have masks. */
+static uint64_t masked_event_valid(void)
+{
+	return GENMASK_ULL(63, 55) | vpmu_event_mask();
+}
 
 static uint64_t pick_event(struct hostile *h, bool masked)
 {
-	const uint64_t valid = masked ? MASKED_EVENT_VALID : EVENT_VALID;
-	uint64_t event = pick(h, 2) ? INTEL_ARCH_INSTRUCTIONS_RETIRED : pick_u64(h) & valid;
+	const uint64_t valid = masked ? masked_event_valid() : vpmu_event_mask();
+	uint64_t event = pick(h, 2) ? vpmu_event_insns() : pick_u64(h) & valid;
 
 	return pick(h, 16) ? event : pick_u64(h);
 }
@@ -586,7 +606,7 @@ static int event_filter_errno(const struct event_filter *f)
 	if (!(f->header.flags & KVM_PMU_EVENT_FLAG_MASKED_EVENTS))
 		return 0;
 	for (i = 0; i < f->header.nevents; i++) {
-		if (f->events[i] & ~MASKED_EVENT_VALID)
+		if (f->events[i] & ~masked_event_valid())
 			return EINVAL;
 	}
 	return 0;
@@ -724,7 +744,8 @@ static void do_nested_state(struct hostile *h)
 	nested.state.size = sizeof(nested);
 	vcpu_nested_state_get(h->vcpu, &nested.state);
 	vcpu_nested_state_set(h->vcpu, &nested.state);
-	nested.state.format = 1 + pick(h, 100);
+	/* Anything but its own. */
+	nested.state.format ^= 1 + pick(h, 100);
 	r = __vcpu_nested_state_set(h->vcpu, &nested.state);
 	TEST_ASSERT(r < 0 && errno == EINVAL, KVM_IOCTL_ERROR(KVM_SET_NESTED_STATE, r));
 }
@@ -802,40 +823,27 @@ static enum verdict guest_write_verdict(struct hostile *h, const struct poke *p)
 	struct vpmu_register reg;
 
 	if (!vpmu_model_register(&h->model, p->index, &reg))
-		return vpmu_msr_is_p6(p->index) ? TAKEN : REFUSED;
-	switch (p->index) {
-	case MSR_CORE_PERF_GLOBAL_STATUS:
-		return REFUSED;
-	case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
-		/* Of what isn't a counter's, hardware decides. */
-		if (p->value & ~reg.valid & GENMASK_ULL(47, 0))
-			return REFUSED;
-		return p->value & ~reg.valid ? OPEN : TAKEN;
-	case MSR_CORE_PERF_FIXED_CTR0 ... MSR_CORE_PERF_FIXED_CTR0 + VPMU_MAX_FIXED - 1:
-		return p->value & ~reg.kept ? OPEN : TAKEN;
-	case VPMU_MSR_PERF_METRICS:
-		return OPEN;
-	default:
-		return write_verdict(h, p->index, p->value);
-	}
+		return vpmu_model_is_ancient(&h->model, p->index) ? TAKEN : REFUSED;
+	return reg.read_only ? REFUSED : bits_verdict(&reg.guest, p->value);
+}
+
+static enum verdict guest_read_verdict(struct hostile *h, const struct poke *p)
+{
+	struct vpmu_register reg;
+
+	if (!vpmu_model_register(&h->model, p->index, &reg))
+		return vpmu_model_is_ancient(&h->model, p->index) ? TAKEN : REFUSED;
+	return reg.write_only ? OPEN : TAKEN;
 }
 
 static enum verdict guest_verdict(struct hostile *h, const struct poke *p)
 {
-	struct vpmu_register reg;
-
 	if (p->kind == POKE_RDPMC)
 		return vpmu_model_has_rdpmc(&h->model, p->index) ? TAKEN : REFUSED;
 	if (p->index == h->denied_msr &&
 	    h->denied & (p->kind == POKE_WRMSR ? KVM_MSR_FILTER_WRITE : KVM_MSR_FILTER_READ))
 		return REFUSED;
-	if (p->kind == POKE_WRMSR)
-		return guest_write_verdict(h, p);
-	/* A register to write to. */
-	if (p->index == MSR_CORE_PERF_GLOBAL_OVF_CTRL && h->model.version > 1)
-		return OPEN;
-	return vpmu_model_register(&h->model, p->index, &reg) || vpmu_msr_is_p6(p->index) ?
-	       TAKEN : REFUSED;
+	return p->kind == POKE_WRMSR ? guest_write_verdict(h, p) : guest_read_verdict(h, p);
 }
 
 static void expect_program(struct hostile *h)
@@ -955,15 +963,15 @@ static void expect_guest_counts(void)
 static void expect_host_counts(void)
 {
 	struct perf_event_attr attr = host_event_attr();
-	uint64_t counts[2];
-	int fd, i;
+	uint64_t frame, irqs;
+	int fd;
 
 	attr.pinned = 1;
 	fd = host_event_open_ok(&attr, 0, -1);
-	for (i = 0; i < 2; i++)
-		counts[i] = host_loop_count(fd, 1 + i * 10000);
-	TEST_ASSERT(counts[1] - counts[0] == 10000 * HOST_LOOP_INSNS,
-		    "The host counted %lu instructions", counts[1] - counts[0]);
+	frame = host_loop_frame(fd);
+	irqs = host_all_interrupts();
+	host_expect_count(host_loop_count(fd, HOST_ROUNDS),
+			  frame + HOST_ROUNDS * HOST_LOOP_INSNS, irqs);
 	close(fd);
 }
 
@@ -974,18 +982,21 @@ static void expect_host_counts(void)
 static void expect_host_idle(int cpu)
 {
 	const struct vpmu_config host = vpmu_config_host();
+	uint64_t selector;
 	unsigned int i;
 
 	if (!host_msr_is_available(cpu))
 		return;
-	for (i = 0; i < host.nr_gp; i++)
-		TEST_ASSERT(!(host_msr_read(cpu, MSR_P6_EVNTSEL0 + i) & ARCH_PERFMON_EVENTSEL_ENABLE),
+	for (i = 0; i < host.nr_gp; i++) {
+		selector = host_msr_read(cpu, vpmu_msr_selector(i));
+		TEST_ASSERT(!(selector & ARCH_PERFMON_EVENTSEL_ENABLE),
 			    "CPU %d: counter %u was left enabled", cpu, i);
+	}
 	/* perf leaves the field of its last event as it is where it has disabled the PMU. */
-	TEST_ASSERT(!host_msr_read(cpu, MSR_CORE_PERF_FIXED_CTR_CTRL) ||
-		    !host_msr_read(cpu, MSR_CORE_PERF_GLOBAL_CTRL),
+	TEST_ASSERT(!host.nr_fixed || !host_msr_read(cpu, MSR_CORE_PERF_FIXED_CTR_CTRL) ||
+		    !host_msr_read(cpu, vpmu_msr_global_ctrl()),
 		    "CPU %d: a fixed counter was left enabled", cpu);
-	TEST_ASSERT_EQ(host_msr_read(cpu, MSR_CORE_PERF_GLOBAL_STATUS), 0);
+	TEST_ASSERT_EQ(host_msr_read(cpu, vpmu_msr_global_status()), 0);
 }
 
 static void expect_all_in_order(void)
@@ -1074,7 +1085,7 @@ static void *filter_thread(void *arg)
 	uint8_t bitmap = 0;
 	struct event_filter f = {
 		.header.nevents = 1,
-		.events = { INTEL_ARCH_INSTRUCTIONS_RETIRED },
+		.events = { vpmu_event_insns() },
 	};
 	struct kvm_msr_filter filter = {
 		.ranges[0] = { .flags = KVM_MSR_FILTER_WRITE, .nmsrs = 1, .bitmap = &bitmap },
@@ -1107,7 +1118,7 @@ static void *create_thread(void *arg)
 			close(fd);
 		}
 		vm = vm_create_with_one_vcpu(&vcpu, guest_poke);
-		vcpu_set_msr(vcpu, MSR_CORE_PERF_GLOBAL_CTRL, 1);
+		vcpu_set_msr(vcpu, vpmu_msr_global_ctrl(), 1);
 		kvm_vm_free(vm);
 		race->calls++;
 	}
@@ -1221,7 +1232,7 @@ int main(int argc, char *argv[])
 {
 	int i, rest = 1;
 
-	vpmu_require_intel();
+	vpmu_require_exact();
 	for (i = 1; i < argc; i++) {
 		if (!take_argument(argv[i], "seed", &first_seed) &&
 		    !take_argument(argv[i], "cases", &nr_cases))
