@@ -37,23 +37,11 @@
 
 #define EFER_SVME	BIT(12)
 
-/* As MEASURE() for Intel. */
-#define AMD_MEASURE(mask, body)	MEASURE_MSR(0xc0000301, mask, body)
-#define CTR(n)		rdmsr(PERF_CTR(n))
-
-/* Stop all counters, clear everything. */
-void amd_reset(void);
-/* Counter n counts what ctl says. */
-void amd_setup(unsigned int n, u64 ctl);
-/* Let counter n overflow after count events. */
-void amd_preset(unsigned int n, u64 count);
-/* What the handlers of PMIs saw */
-extern volatile u64 amd_lvtpc_in_pmi, amd_status_in_pmi;
+void check_amd_cpuid(unsigned int cpu);
 
 void test_amd_registers(void);
 void test_amd_counting(void);
 void test_amd_overflow(void);
 void test_svm(void);
-void test_amd_smp(void);
 
 #endif

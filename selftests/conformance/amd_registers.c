@@ -1,32 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-/* AMD: which registers exist, what they hold, and RDPMC. */
+/* AMD: which registers exist, and what they hold. */
 #include "amd.h"
-
-#define CR4_PCE		BIT(8)
-
-void amd_reset(void)
-{
-	unsigned int n;
-
-	wrmsr(PERF_GLOBAL_CTL, 0);
-	for (n = 0; n < NR_CORE; n++) {
-		wrmsr(PERF_CTL(n), 0);
-		wrmsr(PERF_CTR(n), 0);
-	}
-	wrmsr(PERF_GLOBAL_STATUS_CLR, CORE_ALL);
-}
-
-void amd_setup(unsigned int n, u64 ctl)
-{
-	wrmsr(PERF_CTL(n), 0);
-	wrmsr(PERF_CTR(n), 0);
-	wrmsr(PERF_CTL(n), ctl | SEL_EN);
-}
-
-void amd_preset(unsigned int n, u64 count)
-{
-	wrmsr(PERF_CTR(n), -count & WIDTH_MASK);
-}
+#include "intel.h"
 
 static void check_reset_values(void)
 {
@@ -116,7 +91,7 @@ static void check_legacy(void)
 			bad |= BIT(n);
 	}
 	is_u64(bad, 0, "the legacy registers are the first four counters'");
-	amd_reset();
+	pmu_reset();
 }
 
 static void check_absent(void)
@@ -145,42 +120,19 @@ static void check_sysenter(void)
 	wrmsr(IA32_SYSENTER_ESP + 1, 0);
 }
 
-static volatile u64 user_vector, user_value;
+static volatile u32 ap_core;
 
-static void user_rdpmc(void)
+static void ap_read_core(void)
 {
-	u64 value;
+	u32 b, c, d;
 
-	user_vector = rdpmc_safe(0, &value);
-	user_value = value;
-	asm volatile("int $" STR(VEC_LEAVE_USER));
+	cpuid(0x8000001e, 0, (u32 *)&ap_core, &b, &c, &d);
 }
 
-static void check_rdpmc(void)
+void check_amd_cpuid(unsigned int cpu)
 {
-	static const u32 invalid[] = { NR_CORE, 0xa, 0x10, 0x40000000, 0x80000000, 0xffffffff };
-	unsigned int n;
-	u64 bad = 0, value;
-
-	for (n = 0; n < NR_CORE; n++)
-		wrmsr(PERF_CTR(n), 0xfedcba987000 + n);
-	for (n = 0; n < NR_CORE; n++)
-		if (rdpmc(n) != 0xfedcba987000 + n)
-			bad |= BIT(n);
-	is_u64(bad, 0, "RDPMC reads all 48 bits of each counter");
-	for (n = 0; n < ARRAY_SIZE(invalid); n++)
-		ok(rdpmc_safe(invalid[n], &value) == VEC_GP, "RDPMC: #GP for index %x", invalid[n]);
-
-	set_gate(VEC_LEAVE_USER, leave_user);
-	write_cr(4, read_cr(4) & ~CR4_PCE);
-	enter_user(user_rdpmc, user_stack + sizeof(user_stack) - 8);
-	is_u64(user_vector, VEC_GP, "RDPMC: #GP in user mode with CR4.PCE 0");
-	write_cr(4, read_cr(4) | CR4_PCE);
-	enter_user(user_rdpmc, user_stack + sizeof(user_stack) - 8);
-	ok(!user_vector && user_value == 0xfedcba987000,
-	   "RDPMC: works in user mode with CR4.PCE 1");
-	write_cr(4, read_cr(4) & ~CR4_PCE);
-	amd_reset();
+	run_on(cpu, ap_read_core);
+	is_u64(ap_core, cpu, "CPU %u: extended APIC ID", cpu);
 }
 
 void test_amd_registers(void)
@@ -198,5 +150,4 @@ void test_amd_registers(void)
 	check_legacy();
 	check_absent();
 	check_sysenter();
-	check_rdpmc();
 }

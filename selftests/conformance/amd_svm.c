@@ -85,11 +85,11 @@ asm(".text\n"
     "	lea scratch(%rip), %rbx\n"
     "	mov host_ctl(%rip), %eax\n"
     "	mov host_ctl + 4(%rip), %edx\n"
-    "	mov $0xc0000301, %ecx\n"
+    "	mov $" STR(PERF_GLOBAL_CTL) ", %ecx\n"
     "	wrmsr\n"
     "	lea vmcb(%rip), %rax\n"
     "	vmrun\n"
-    "	mov $0xc0000301, %ecx\n"
+    "	mov $" STR(PERF_GLOBAL_CTL) ", %ecx\n"
     "	xor %eax, %eax\n"
     "	xor %edx, %edx\n"
     "	wrmsr\n"
@@ -171,84 +171,78 @@ GUEST(amd_guest_wrmsr, "mov 8(%rbx), %ecx; mov $0x1234, %eax; xor %edx, %edx; wr
 /* Counter 0 counts instructions, 1 branches; where says HostOnly and GuestOnly. */
 static void setup_counters(u64 where)
 {
-	amd_reset();
-	amd_setup(0, AMD_INSNS | SEL_OS | where);
-	amd_setup(1, AMD_BRANCHES | SEL_OS | where);
-}
-
-static void check_counts(u64 insns, u64 branches, const char *what)
-{
-	is_u64(CTR(0), insns, "%s: instructions", what);
-	is_u64(CTR(1), branches, "%s: branches", what);
+	pmu_reset();
+	setup_pmc(0, AMD_INSNS | SEL_OS | where);
+	setup_pmc(1, AMD_BRANCHES | SEL_OS | where);
 }
 
 static void check_guest_only(void)
 {
 	setup_counters(GUEST_ONLY);
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "SVM: the guest runs");
-	check_counts(1 + 100, 1, "GuestOnly: VMRUN and the guest, not the VMMCALL that exits");
+	check_exact(1 + 100, 1, "GuestOnly: VMRUN and the guest, not the VMMCALL that exits");
 	svm_run(amd_guest_branches, CORE_ALL);
-	check_counts(101 + 1 + 51, 1 + 1 + 50, "GuestOnly: and once more");
+	check_exact(101 + 1 + 51, 1 + 1 + 50, "GuestOnly: and once more");
 	setup_counters(GUEST_ONLY);
 	VMCB32(VMCB_MISC1) |= MISC1_CPUID;
 	is_u64(svm_run(amd_guest_cpuid, CORE_ALL), VMEXIT_CPUID, "SVM: CPUID exits");
-	check_counts(1 + 2, 1, "GuestOnly: not the CPUID that exits");
+	check_exact(1 + 2, 1, "GuestOnly: not the CPUID that exits");
 	VMCB32(VMCB_MISC1) &= ~MISC1_CPUID;
 	setup_counters(GUEST_ONLY);
-	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr; jmp 1f; 1:");
-	check_counts(0, 0, "GuestOnly: nothing outside of guests");
+	MEASURE(CORE_ALL, ".rept 100; nop; .endr; jmp 1f; 1:");
+	check_exact(0, 0, "GuestOnly: nothing outside of guests");
 }
 
 static void check_host_only(void)
 {
 	setup_counters(HOST_ONLY);
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	check_counts(SVM_HOST_INSNS, 1, "HostOnly: the host, #VMEXIT as an exception");
+	check_exact(SVM_HOST_INSNS, 1, "HostOnly: the host, #VMEXIT as an exception");
 	setup_counters(HOST_ONLY);
 	svm_run(amd_guest_branches, CORE_ALL);
-	check_counts(SVM_HOST_INSNS, 1, "HostOnly: whatever the guest does");
+	check_exact(SVM_HOST_INSNS, 1, "HostOnly: whatever the guest does");
 	setup_counters(HOST_ONLY);
-	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
-	check_counts(100 + MEASURE_OVERHEAD, 0, "HostOnly: outside of guests");
+	MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_exact(100 + MEASURE_OVERHEAD, 0, "HostOnly: outside of guests");
 }
 
 static void check_both(void)
 {
 	setup_counters(0);
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	check_counts(SVM_HOST_INSNS + 1 + 100, 2, "neither bit: host and guest");
+	check_exact(SVM_HOST_INSNS + 1 + 100, 2, "neither bit: host and guest");
 	setup_counters(HOST_ONLY | GUEST_ONLY);
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	check_counts(SVM_HOST_INSNS + 1 + 100, 2, "both bits: host and guest");
+	check_exact(SVM_HOST_INSNS + 1 + 100, 2, "both bits: host and guest");
 	setup_counters(GUEST_ONLY);
 	svm_run(amd_guest_100_nops, 0);
-	check_counts(0, 0, "PerfCntrGlobalCtl is not switched: off is off");
+	check_exact(0, 0, "PerfCntrGlobalCtl is not switched: off is off");
 }
 
 /* VMRUN counts at the privilege level of the guest. */
 static void check_levels(void)
 {
-	amd_reset();
-	amd_setup(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
-	amd_setup(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
-	amd_setup(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
-	amd_setup(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
+	pmu_reset();
+	setup_pmc(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
+	setup_pmc(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
+	setup_pmc(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
+	setup_pmc(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	is_u64(CTR(0), 1, "VMRUN to CPL 0: OS");
-	is_u64(CTR(1), 0, "VMRUN to CPL 0: USR");
-	is_u64(CTR(2), 1, "VMRUN to CPL 0: USR and OS");
-	is_u64(CTR(3), 0, "VMRUN to CPL 0: instructions, USR");
-	amd_reset();
-	amd_setup(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
-	amd_setup(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
-	amd_setup(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
-	amd_setup(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
+	is_u64(PMC(0), 1, "VMRUN to CPL 0: OS");
+	is_u64(PMC(1), 0, "VMRUN to CPL 0: USR");
+	is_u64(PMC(2), 1, "VMRUN to CPL 0: USR and OS");
+	is_u64(PMC(3), 0, "VMRUN to CPL 0: instructions, USR");
+	pmu_reset();
+	setup_pmc(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
+	setup_pmc(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
+	setup_pmc(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
+	setup_pmc(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
 	set_cpl(3);
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "SVM: a guest in user mode");
-	is_u64(CTR(0), 0, "VMRUN to CPL 3: OS");
-	is_u64(CTR(1), 1, "VMRUN to CPL 3: USR");
-	is_u64(CTR(2), 1, "VMRUN to CPL 3: USR and OS");
-	is_u64(CTR(3), 1 + 100, "VMRUN to CPL 3: instructions, USR");
+	is_u64(PMC(0), 0, "VMRUN to CPL 3: OS");
+	is_u64(PMC(1), 1, "VMRUN to CPL 3: USR");
+	is_u64(PMC(2), 1, "VMRUN to CPL 3: USR and OS");
+	is_u64(PMC(3), 1 + 100, "VMRUN to CPL 3: instructions, USR");
 	set_cpl(0);
 	VMCB64(VMCB_RSP) = (u64)guest_stack + sizeof(guest_stack);
 }
@@ -260,20 +254,20 @@ static void check_svme_off(void)
 
 	wrmsr(IA32_EFER, efer & ~EFER_SVME);
 	setup_counters(HOST_ONLY);
-	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
-	check_counts(0, 0, "EFER.SVME 0: HostOnly does not count");
+	MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_exact(0, 0, "EFER.SVME 0: HostOnly does not count");
 	setup_counters(HOST_ONLY | GUEST_ONLY);
-	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
-	check_counts(0, 0, "EFER.SVME 0: HostOnly with GuestOnly does not count");
+	MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_exact(0, 0, "EFER.SVME 0: HostOnly with GuestOnly does not count");
 	setup_counters(0);
-	AMD_MEASURE(CORE_ALL, ".rept 100; nop; .endr");
-	check_counts(100 + MEASURE_OVERHEAD, 0, "EFER.SVME 0: without the bits all counts");
+	MEASURE(CORE_ALL, ".rept 100; nop; .endr");
+	check_exact(100 + MEASURE_OVERHEAD, 0, "EFER.SVME 0: without the bits all counts");
 	/* WRMSR to EFER, then NOP and what disables again. */
 	setup_counters(HOST_ONLY);
 	wrmsr(PERF_GLOBAL_CTL, CORE_ALL);
-	asm volatile("wrmsr; nop; mov $0xc0000301, %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
+	asm volatile("wrmsr; nop; mov $" STR(PERF_GLOBAL_CTL) ", %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
 		     : "+a"(lo), "+d"(hi), "+c"(msr) : : "memory", "cc");
-	check_counts(1 + MEASURE_OVERHEAD, 0,
+	check_exact(1 + MEASURE_OVERHEAD, 0,
 		     "EFER.SVME set: HostOnly counts from the next instruction");
 }
 
@@ -320,19 +314,19 @@ static void check_msrs(void)
 	}
 	is_u64(bad, 0, "MSR permission map: read and write of each PMU register");
 	VMCB32(VMCB_MISC1) &= ~MISC1_MSR;
-	amd_reset();
+	pmu_reset();
 	wrmsr(PERF_CTR(3), 0x5678);
 	((u32 *)scratch)[2] = PERF_CTR(3);
 	svm_run(amd_guest_msr, 0);
 	is_u64(*(u32 *)scratch, 0x5678, "without interception the guest reads the counter");
 	svm_run(amd_guest_wrmsr, 0);
-	is_u64(CTR(3), 0x1234, "without interception the guest writes the counter");
-	amd_reset();
+	is_u64(PMC(3), 0x1234, "without interception the guest writes the counter");
+	pmu_reset();
 }
 
 static void check_rdpmc(void)
 {
-	amd_reset();
+	pmu_reset();
 	wrmsr(PERF_CTR(0), 0x777);
 	VMCB32(VMCB_MISC1) |= MISC1_RDPMC;
 	is_u64(svm_run(amd_guest_rdpmc, 0), VMEXIT_RDPMC, "RDPMC exits");
@@ -349,7 +343,7 @@ static void check_rdpmc(void)
 	*(u32 *)scratch = 0;
 	is_u64(svm_run(amd_guest_rdpmc, 0), VMEXIT_VMMCALL, "RDPMC does not exit");
 	is_u64(*(u32 *)scratch, 0x777, "RDPMC reads");
-	amd_reset();
+	pmu_reset();
 }
 
 static void check_guest_pmi(void)
@@ -360,12 +354,12 @@ static void check_guest_pmi(void)
 	apic_write(APIC_LVTPC, LVT_NMI);
 	for (count = 2; count < 100; count++) {
 		setup_counters(GUEST_ONLY);
-		amd_setup(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
-		amd_preset(0, count);
+		setup_pmc(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
+		preset_pmc(0, count);
 		pmi_count = 0;
 		/* The first to count is VMRUN. */
 		if (svm_run(amd_guest_100_nops, CORE_ALL) != VMEXIT_NMI ||
-		    VMCB64(VMCB_RIP) != (u64)amd_guest_100_nops + count - 1 || CTR(0) ||
+		    VMCB64(VMCB_RIP) != (u64)amd_guest_100_nops + count - 1 || PMC(0) ||
 		    pmi_count != 1 || VMCB64(VMCB_NRIP))
 			bad++;
 	}
@@ -374,15 +368,15 @@ static void check_guest_pmi(void)
 	is_u64(apic_read(APIC_LVTPC), LVT_NMI, "guest PMI: the LVT entry is not masked");
 
 	setup_counters(GUEST_ONLY);
-	amd_setup(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
-	amd_preset(0, 1);
+	setup_pmc(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
+	preset_pmc(0, 1);
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_NMI, "guest PMI: by VMRUN itself");
 	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops,
 	       "guest PMI: before the guest's first instruction");
 
 	setup_counters(GUEST_ONLY);
-	amd_setup(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
-	amd_preset(0, 51);
+	setup_pmc(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
+	preset_pmc(0, 51);
 	apic_write(APIC_LVTPC, VEC_PMI);
 	VMCB64(VMCB_RFLAGS) = 0x202;
 	pmi_count = 0;
@@ -393,15 +387,15 @@ static void check_guest_pmi(void)
 	is_u64(pmi_count, 1, "guest PMI: the host takes it");
 
 	setup_counters(GUEST_ONLY);
-	amd_setup(1, AMD_BRANCHES | SEL_OS | SEL_INT | GUEST_ONLY);
-	amd_preset(1, 100001);
+	setup_pmc(1, AMD_BRANCHES | SEL_OS | SEL_INT | GUEST_ONLY);
+	preset_pmc(1, 100001);
 	is_u64(svm_run(amd_guest_spin, CORE_ALL), VMEXIT_INTR, "guest PMI: ends a loop");
-	is_u64(CTR(0), 100001, "guest PMI: after exactly so many branches");
+	is_u64(PMC(0), 100001, "guest PMI: after exactly so many branches");
 	asm volatile("sti; nop; nop; cli");
 	VMCB64(VMCB_RFLAGS) = 2;
 	apic_write(APIC_LVTPC, LVT_MASKED);
 	VMCB32(VMCB_MISC1) &= ~(MISC1_NMI | MISC1_INTR);
-	amd_reset();
+	pmu_reset();
 }
 
 /* Events that VMRUN injects: what they push, and that they are branches. */
@@ -411,16 +405,16 @@ static void check_injection(void)
 	setup_counters(GUEST_ONLY);
 	VMCB64(VMCB_EVENTINJ) = EVENT_NMI;
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "inject an NMI");
-	check_counts(1 + 1 + 100, 1 + 1 + 1, "inject an NMI");
+	check_exact(1 + 1 + 100, 1 + 1 + 1, "inject an NMI");
 
 	/* VMRUN, the event and IRET come one after the other. */
-	amd_reset();
-	amd_setup(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(1));
-	amd_setup(1, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(2));
+	pmu_reset();
+	setup_pmc(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(1));
+	setup_pmc(1, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(2));
 	VMCB64(VMCB_EVENTINJ) = EVENT_NMI;
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	is_u64(CTR(0), 3, "inject an NMI: cycles with a branch");
-	is_u64(CTR(1), 0, "inject an NMI: cycles with two branches");
+	is_u64(PMC(0), 3, "inject an NMI: cycles with a branch");
+	is_u64(PMC(1), 0, "inject an NMI: cycles with two branches");
 	set_gate(VEC_NMI, NULL);
 
 	set_gate(VEC_INT, quick_iret);
@@ -429,7 +423,7 @@ static void check_injection(void)
 	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 10;
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL,
 	       "inject a software interrupt");
-	check_counts(1 + 1 + 90, 1 + 1 + 1, "inject a software interrupt: returns to nRIP");
+	check_exact(1 + 1 + 90, 1 + 1 + 1, "inject a software interrupt: returns to nRIP");
 	set_gate(VEC_INT, NULL);
 
 	set_gate(3, quick_iret);
@@ -437,7 +431,7 @@ static void check_injection(void)
 	VMCB64(VMCB_EVENTINJ) = EVENT_EXCEPTION(3);
 	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 20;
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	check_counts(1 + 1 + 80, 1 + 1 + 1, "inject #BP: returns to nRIP");
+	check_exact(1 + 1 + 80, 1 + 1 + 1, "inject #BP: returns to nRIP");
 	set_gate(3, NULL);
 
 	set_gate(VEC_UD, quick_skip2);
@@ -445,7 +439,7 @@ static void check_injection(void)
 	VMCB64(VMCB_EVENTINJ) = EVENT_EXCEPTION(VEC_UD);
 	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 20;
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	check_counts(1 + 2 + 98, 1 + 1 + 1, "inject #UD: a fault, nRIP is not used");
+	check_exact(1 + 2 + 98, 1 + 1 + 1, "inject #UD: a fault, nRIP is not used");
 	set_gate(VEC_UD, NULL);
 
 	/* Beyond the IDT's limit: #GP, which exits. VMRUN has retired nevertheless. */
@@ -456,13 +450,13 @@ static void check_injection(void)
 	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 10;
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_EXCP(VEC_GP),
 	       "inject what cannot be delivered");
-	check_counts(1, 1, "inject what cannot be delivered");
+	check_exact(1, 1, "inject what cannot be delivered");
 	is_u64(VMCB32(VMCB_EXITINTINFO), EVENT_SOFT_INT(VEC_INT),
 	       "inject what cannot be delivered: EXITINTINFO");
 	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops, "inject what cannot be delivered: RIP");
 	VMCB32(VMCB_EXCEPTIONS) = 0;
 	init_vmcb();
-	amd_reset();
+	pmu_reset();
 }
 
 /* What VMRUN injects cannot be delivered, the #GP exits: with this error code. */
@@ -535,14 +529,14 @@ static void check_virtual_interrupt(void)
 	VMCB64(VMCB_RFLAGS) = 0x202;
 	setup_counters(GUEST_ONLY);
 	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "V_IRQ: the guest runs");
-	check_counts(1 + 1 + 100, 1 + 1 + 1, "V_IRQ: the guest takes it");
+	check_exact(1 + 1 + 100, 1 + 1 + 1, "V_IRQ: the guest takes it");
 	is_u64(VMCB8(VMCB_V_IRQ) & 1, 0, "V_IRQ: and it is gone");
 
 	VMCB8(VMCB_V_IRQ) = 1;
 	VMCB8(VMCB_V_TPR) = 4;
 	setup_counters(GUEST_ONLY);
 	svm_run(amd_guest_100_nops, CORE_ALL);
-	check_counts(1 + 100, 1, "V_IRQ: not above V_TPR");
+	check_exact(1 + 100, 1, "V_IRQ: not above V_TPR");
 	is_u64(VMCB8(VMCB_V_IRQ) & 1, 1, "V_IRQ: remains");
 
 	VMCB8(VMCB_V_PRIO) = 0x14;
@@ -554,7 +548,7 @@ static void check_virtual_interrupt(void)
 	is_u64(svm_run(amd_guest_100_nops, 0), VMEXIT_VMMCALL, "V_IRQ: VINTR waits for IF");
 	set_gate(VEC_IPI, NULL);
 	init_vmcb();
-	amd_reset();
+	pmu_reset();
 }
 
 static volatile u64 host_traps;

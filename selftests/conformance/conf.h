@@ -19,68 +19,34 @@ typedef uint64_t u64;
 #define STR(x)		STR_(x)
 
 /* MSRs, by their names in the SDM */
-#define IA32_APIC_BASE			0x1b
-#define IA32_FEATURE_CONTROL		0x3a
-#define IA32_PMC0			0xc1
-#define IA32_PERFEVTSEL0		0x186
-#define IA32_MISC_ENABLE		0x1a0
-#define IA32_DEBUGCTL			0x1d9
 #define IA32_FIXED_CTR0			0x309
-#define IA32_PERF_METRICS		0x329
-#define IA32_PERF_CAPABILITIES		0x345
 #define IA32_FIXED_CTR_CTRL		0x38d
-#define IA32_PERF_GLOBAL_STATUS		0x38e
-#define IA32_PERF_GLOBAL_CTRL		0x38f
-#define IA32_PERF_GLOBAL_STATUS_RESET	0x390
-#define IA32_PERF_GLOBAL_STATUS_SET	0x391
-#define IA32_PERF_GLOBAL_INUSE		0x392
-#define IA32_A_PMC0			0x4c1
 #define IA32_STAR			0xc0000081
 #define IA32_LSTAR			0xc0000082
 #define IA32_FMASK			0xc0000084
 #define IA32_EFER			0xc0000080
 
-#define NR_GP		8
-#define NR_FIXED	4
 #define WIDTH_MASK	(BIT(48) - 1)
-#define GLOBAL_GP	(BIT(NR_GP) - 1)
-#define GLOBAL_FIXED	((BIT(NR_FIXED) - 1) << 32)
-#define GLOBAL_ALL	(GLOBAL_GP | GLOBAL_FIXED)
-#define PERF_CAP_FW_WRITES	BIT(13)
-#define PERF_CAP_METRICS	BIT(15)
-#define GLOBAL_METRICS	BIT(48)
-#define STATUS_LBR_FRZ	BIT(58)
-#define STATUS_CTR_FRZ	BIT(59)
-#define STATUS_ALL	(GLOBAL_ALL | (has_metrics ? GLOBAL_METRICS : 0) | STATUS_LBR_FRZ | STATUS_CTR_FRZ | BIT(61) | BIT(62) | BIT(63))
+#define CR4_PCE		BIT(8)
 
-/* IA32_PERFEVTSELx */
+/* Selectors: IA32_PERFEVTSELx, PERF_CTLx */
 #define SEL_USR		BIT(16)
 #define SEL_OS		BIT(17)
+#define ALL_MODES	(SEL_USR | SEL_OS)
 #define SEL_EDGE	BIT(18)
 #define SEL_INT		BIT(20)
 #define SEL_EN		BIT(22)
 #define SEL_INV		BIT(23)
 #define SEL_CMASK(n)	((u64)(n) << 24)
 
-#define EV_CYCLES	0x003c
-#define EV_INSNS	0x00c0
-#define EV_REF		0x013c
-#define EV_LLC_REFS	0x4f2e
-#define EV_LLC_MISSES	0x412e
-#define EV_BRANCHES	0x00c4
-#define EV_BR_MISSES	0x00c5
-#define EV_SLOTS	0x01a4
-#define EV_LOADS	0x81d0
-#define EV_STORES	0x82d0
-#define EV_MEM_ANY	0x83d0
-
-/* IA32_FIXED_CTR_CTRL */
+/* Intel's fixed counters, where there are any: IA32_FIXED_CTR_CTRL */
+#define NR_FIXED	4
 #define FIXED_OS	1ull
 #define FIXED_USR	2ull
 #define FIXED_PMI	8ull
 #define FIXED_CTRL(n, bits)	((u64)(bits) << ((n) * 4))
-
-#define DEBUGCTL_FREEZE_PERFMON_ON_PMI	BIT(12)
+#define FIXED_ALL(bits)		((u64)(bits) * 0x1111)	/* of all four */
+#define RDPMC_FIXED	BIT(30)
 
 /* The local APIC */
 #define APIC_BASE	0xfee00000ul
@@ -88,7 +54,6 @@ typedef uint64_t u64;
 #define APIC_EOI	0xb0
 #define APIC_SVR	0xf0
 #define APIC_ICR_LO	0x300
-#define APIC_ICR_HI	0x310
 #define APIC_LVTT	0x320
 #define APIC_LVTPC	0x340
 #define APIC_TMICT	0x380
@@ -124,9 +89,9 @@ void set_trap_handler(unsigned int vector, trap_handler_t handler);
 /* Let a vector enter code of a known length; NULL brings trap() back. */
 void set_gate(unsigned int vector, void *entry);
 extern volatile u64 last_fault_vector, last_fault_error;
-extern volatile u64 pmi_count, pmi_rip[64], pmi_status;
+extern volatile u64 pmi_count, pmi_rip[64];
 
-extern char quick_iret[], quick_skip2[], quick_skip3_err[], quick_eoi[], quick_eoi_count[];
+extern char quick_iret[], quick_skip2[], quick_skip3_err[], quick_eoi[];
 extern char quick_skip2_err[], quick_rearm[], quick_syscall[], leave_user[];
 void enter_user(void *rip, void *rsp);
 extern u64 user_rflags;
@@ -224,13 +189,44 @@ static inline void cpuid(u32 leaf, u32 subleaf, u32 *a, u32 *b, u32 *c, u32 *d)
 })
 #define write_cr(n, value)	asm volatile("mov %0, %%cr" #n : : "r"((u64)(value)) : "memory")
 
-/* PERF_METRICS is there. */
-extern bool has_metrics;
+/* What the tests that both vendors share need to know of a PMU. */
+struct pmu {
+	/* MSRs; the selector and the counter are the first of nr_counters, msr_step apart. */
+	u32 global_ctrl, global_status, global_status_set;
+	u32 selector, counter, msr_step;
+	const char *global_ctrl_name, *global_status_name, *selector_name;
+	unsigned int nr_counters;
+	u64 all_counters;		/* in GLOBAL_CTRL */
+	bool has_fixed;
+
+	u64 insns, branches, cycles;	/* events */
+	bool events_are_branches;	/* interrupts and exceptions count as branches */
+	bool counts_where_it_goes;	/* what changes the privilege level: at the new one */
+	bool pmi_masks_lvtpc;
+	const u32 *invalid_rdpmc;	/* 0 ends these indices */
+
+	void (*reset)(void);		/* what there is besides selectors and counters */
+	void (*check_cpuid)(unsigned int cpu);	/* of another CPU than the first */
+	void (*test)(void);
+};
+extern const struct pmu *pmu;
+extern const struct pmu intel_pmu, amd_pmu;
+
+static inline u32 selector_msr(unsigned int n)
+{
+	return pmu->selector + n * pmu->msr_step;
+}
 
 /* Stop all counters, clear everything. */
 void pmu_reset(void);
-/* GP counter n counts event with bits. */
-void setup_gp(unsigned int n, u64 evtsel);
+/* Counter n counts what selector says. */
+void setup_pmc(unsigned int n, u64 selector);
+void write_pmc(unsigned int n, u64 value);
+/* Let counter n overflow after count events. */
+void preset_pmc(unsigned int n, u64 count);
+u64 read_pmc(unsigned int n);
+#define PMC(n)		read_pmc(n)
+#define FIXED(n)	rdmsr(IA32_FIXED_CTR0 + (n))
 
 /*
  * Execute a piece of assembly between a write of value to an MSR, which enables
@@ -238,28 +234,28 @@ void setup_gp(unsigned int n, u64 evtsel);
  * MEASURE_OVERHEAD instructions count: those that set up the second WRMSR, and
  * that WRMSR itself. The first does not, it takes effect when it retired.
  *
- * The body finds scratch in RBX and RSI, scratch + 4096 in RDI.
+ * The body finds scratch in RBX and RSI, scratch + 4096 in RDI; it must leave
+ * R12 alone, which holds the MSR's number.
  */
 #define MEASURE_OVERHEAD	4
 #define MEASURE_MSR(msr, value, body)					\
 do {									\
 	u64 value_ = (value), a_ = (u32)value_, d_ = value_ >> 32, c_ = (msr); \
 	u64 b_ = (u64)scratch, si_ = (u64)scratch, di_ = (u64)scratch + 4096; \
+	register u64 msr_ asm("r12") = c_;				\
 									\
 	asm volatile("wrmsr\n\t"					\
 		     body "\n\t"					\
-		     "mov $" STR(msr) ", %%ecx\n\t"			\
+		     "mov %%r12d, %%ecx\n\t"				\
 		     "xor %%eax, %%eax\n\t"				\
 		     "xor %%edx, %%edx\n\t"				\
 		     "wrmsr\n\t"					\
 		     : "+a"(a_), "+d"(d_), "+c"(c_), "+b"(b_), "+S"(si_), "+D"(di_) \
-		     : : "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cc", "memory"); \
+		     : "r"(msr_)						\
+		     : "r8", "r9", "r10", "r11", "r13", "r14", "r15", "cc", "memory"); \
 } while (0)
-#define MEASURE(mask, body)	MEASURE_MSR(IA32_PERF_GLOBAL_CTRL, mask, body)
+#define MEASURE(mask, body)	MEASURE_MSR(pmu->global_ctrl, mask, body)
 extern u8 scratch[16384];
-
-#define GP(n)		rdmsr(IA32_PMC0 + (n))
-#define FIXED(n)	rdmsr(IA32_FIXED_CTR0 + (n))
 
 /* Run fn on another CPU and wait for it, or do these one by one. */
 extern volatile u32 nr_cpus;
@@ -267,16 +263,31 @@ void run_on(unsigned int cpu, void (*fn)(void));
 void start_on(unsigned int cpu, void (*fn)(void));
 void wait_for(unsigned int cpu);
 void delay(u64 ticks);
+void start_cpus(void);
 
-void test_registers(void);
-void test_processor(void);
-void test_mwait(void);
+/* Instructions, branches and cycles in counters 0 to 2, and all that is fixed. */
+void setup_exact(u64 modes);
+void check_exact(u64 insns, u64 branches, const char *what);
+
+/* Stop the timer and take what it may have left pending. */
+void stop_timer(void);
+
+/* What the handlers of PMIs saw. */
+struct seen {
+	u64 counter, status;
+	u32 lvtpc;
+};
+extern volatile struct seen seen_in_pmi;
+void note_pmi(struct regs *regs);
+/* Forget the PMIs that there were, start with all counters clear. */
+void prepare_pmi(u32 lvtpc);
+/* Let counter 0 cause a PMI after count events of the kernel's. */
+void prepare_overflow(u32 lvtpc, u64 event, u64 count);
+
+/* Those of both vendors */
 void test_counting(void);
 void test_overflow(void);
 void test_rdpmc(void);
-void test_vmx(void);
-void test_metrics(void);
-void test_cost(void);
 void test_smp(void);
 
 #endif

@@ -125,10 +125,10 @@ static void check_pmis(void)
 	apic_write(APIC_LVTPC, LVT_NMI);
 	emucost_latch();
 	snapshot();
-	setup_gp(0, EV_INSNS | SEL_OS | SEL_INT);
-	wrmsr(IA32_A_PMC0, -10ull & WIDTH_MASK);
+	setup_pmc(0, EV_INSNS | SEL_OS | SEL_INT);
+	preset_pmc(0, 10);
 	MEASURE(BIT(0), ".rept 20; nop; .endr");
-	wrmsr(IA32_A_PMC0, -10ull & WIDTH_MASK);
+	preset_pmc(0, 10);
 	MEASURE(BIT(0), ".rept 20; nop; .endr");
 	emucost_latch();
 	is_u64(grown(EMUCOST_PMIS), 1, "cost counters: a PMI counts, a masked one does not");
@@ -162,8 +162,8 @@ static void run_and_count(u64 guest_ctrl, u64 host_ctrl)
 static void check_ticks(void)
 {
 	pmu_reset();
-	setup_gp(0, EV_INSNS | SEL_OS);
-	setup_gp(1, EV_INSNS | SEL_OS);
+	setup_pmc(0, EV_INSNS | SEL_OS);
+	setup_pmc(1, EV_INSNS | SEL_OS);
 	wrmsr(IA32_FIXED_CTR_CTRL, FIXED_CTRL(FIXED_CYCLES, FIXED_OS));
 
 	vmx_controls(PIN_NMI_EXITING, 0, 0, EXIT_LOAD_PERF_GLOBAL_CTRL | EXIT_SAVE_PERF_GLOBAL_CTRL,

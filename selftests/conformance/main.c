@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Start-up, console, traps: what the tests of the emulated PMU stand on. */
 #include <stdarg.h>
-#include "amd.h"
+#include "conf.h"
 
 #define COM1	0x3f8
 
@@ -140,7 +140,7 @@ extern u64 gdt[];
 extern const u64 __ex_table[][2], __ex_table_end[][2];
 
 volatile u64 last_fault_vector, last_fault_error;
-volatile u64 pmi_count, pmi_rip[64], pmi_status;
+volatile u64 pmi_count, pmi_rip[64];
 u8 user_stack[16384] __attribute__((aligned(16)));
 static u8 trap_stack[MAX_CPUS][16384] __attribute__((aligned(16)));
 u8 scratch[16384] __attribute__((aligned(4096)));
@@ -267,7 +267,7 @@ void delay(u64 ticks)
 		asm volatile("pause");
 }
 
-static void start_cpus(void)
+void start_cpus(void)
 {
 	char *to = (char *)AP_TRAMPOLINE;
 	const char *from;
@@ -278,70 +278,16 @@ static void start_cpus(void)
 	delay(1000000);
 	apic_write(APIC_ICR_LO, 0xc4600 | AP_TRAMPOLINE >> 12);
 	delay(3000000);
+	note("%u CPUs", nr_cpus);
 }
 
-/* ----------------------------------------------------------------- PMU */
-
-void pmu_reset(void)
-{
-	unsigned int n;
-
-	wrmsr(IA32_PERF_GLOBAL_CTRL, 0);
-	wrmsr(IA32_FIXED_CTR_CTRL, 0);
-	for (n = 0; n < NR_GP; n++) {
-		wrmsr(IA32_PERFEVTSEL0 + n, 0);
-		wrmsr(IA32_A_PMC0 + n, 0);
-	}
-	for (n = 0; n < NR_FIXED; n++)
-		wrmsr(IA32_FIXED_CTR0 + n, 0);
-	wrmsr(IA32_DEBUGCTL, 0);
-	wrmsr(IA32_PERF_GLOBAL_STATUS_RESET, STATUS_ALL);
-}
-
-void setup_gp(unsigned int n, u64 evtsel)
-{
-	wrmsr(IA32_PERFEVTSEL0 + n, 0);
-	wrmsr(IA32_A_PMC0 + n, 0);
-	wrmsr(IA32_PERFEVTSEL0 + n, evtsel | SEL_EN);
-}
-
-static bool is_amd(void)
+static const struct pmu *find_pmu(void)
 {
 	u32 a, b, c, d;
 
 	cpuid(0, 0, &a, &b, &c, &d);
-	return b == 0x68747541;		/* "Auth", enticAMD */
-}
-
-static void test_amd(void)
-{
-	test_amd_registers();
-	test_amd_counting();
-	test_amd_overflow();
-	test_svm();
-	start_cpus();
-	note("%u CPUs", nr_cpus);
-	test_amd_smp();
-}
-
-bool has_metrics;
-
-static void test_intel(void)
-{
-	has_metrics = rdmsr(IA32_PERF_CAPABILITIES) & PERF_CAP_METRICS;
-	note("%s PERF_METRICS", has_metrics ? "with" : "without");
-	test_registers();
-	test_processor();
-	test_counting();
-	test_overflow();
-	test_rdpmc();
-	test_vmx();
-	test_metrics();
-	test_cost();
-	start_cpus();
-	note("%u CPUs", nr_cpus);
-	test_smp();
-	test_mwait();
+	/* "Auth", enticAMD */
+	return b == 0x68747541 ? &amd_pmu : &intel_pmu;
 }
 
 void bsp_main(void);
@@ -361,10 +307,8 @@ void bsp_main(void)
 		set_gate(v, NULL);
 	load_tables(0);
 
-	if (is_amd())
-		test_amd();
-	else
-		test_intel();
+	pmu = find_pmu();
+	pmu->test();
 
 	put_string("1..");
 	put_number(nr_tests, 10);

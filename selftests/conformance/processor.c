@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What a hypervisor and its guests need of the processor besides the PMU. */
-#include "conf.h"
+#include "intel.h"
 
 #define CR4_SMAP	BIT(21)
 #define NON_CANONICAL	0x8000000000000000
@@ -51,8 +51,8 @@ static void check_first_instruction(void)
 	set_gate(VEC_NMI, nmi_first_faults);
 	pmu_reset();
 	apic_write(APIC_LVTPC, LVT_NMI);
-	setup_gp(0, EV_INSNS | SEL_OS | SEL_INT);
-	wrmsr(IA32_A_PMC0, -10ull & WIDTH_MASK);
+	setup_pmc(0, EV_INSNS | SEL_OS | SEL_INT);
+	preset_pmc(0, 10);
 	MEASURE(BIT(0), "mov $0x8000000000000000, %%rax; .rept 20; nop; .endr");
 	apic_write(APIC_LVTPC, LVT_MASKED);
 	pmu_reset();

@@ -219,8 +219,8 @@ GUEST(guest_spin, "1: jmp 1b");
 static void setup_counters(void)
 {
 	pmu_reset();
-	setup_gp(0, EV_INSNS | SEL_OS);
-	setup_gp(1, EV_BRANCHES | SEL_OS);
+	setup_pmc(0, EV_INSNS | SEL_OS);
+	setup_pmc(1, EV_BRANCHES | SEL_OS);
 	wrmsr(IA32_FIXED_CTR_CTRL, FIXED_CTRL(0, FIXED_OS) | FIXED_CTRL(1, FIXED_OS));
 }
 
@@ -239,26 +239,26 @@ static void check_guest_only(void)
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, 0);
 	setup_counters();
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "VMX: the guest runs");
-	is_u64(GP(0), 100,
+	is_u64(PMC(0), 100,
 	       "guest counts: its instructions, not VMLAUNCH and not the VMCALL that exits");
 	is_u64(FIXED(0), 100, "guest counts: fixed counter");
 	is_u64(FIXED(1), 100, "guest counts: cycles");
-	is_u64(GP(1), 0, "guest counts: no branches");
+	is_u64(PMC(1), 0, "guest counts: no branches");
 	is_u64(vmx_exit_ctrl, 0, "VM-exit loads GLOBAL_CTRL");
 	is_u64(vmread(VMCS_GUEST_PERF_GLOBAL_CTRL), GLOBAL_ALL, "VM-exit saves GLOBAL_CTRL");
 	vmx_run(guest_5000_nops, 0);
-	is_u64(GP(0), 5100, "guest counts: go on after VMRESUME");
+	is_u64(PMC(0), 5100, "guest counts: go on after VMRESUME");
 	setup_counters();
 	vmx_run(guest_branches, 0);
-	is_u64(GP(0), 51, "guest counts: a loop");
-	is_u64(GP(1), 50, "guest counts: its branches");
+	is_u64(PMC(0), 51, "guest counts: a loop");
+	is_u64(PMC(1), 50, "guest counts: its branches");
 	setup_counters();
 	is_u64(vmx_run(guest_cpuid, 0), EXIT_REASON_CPUID, "VMX: CPUID exits");
-	is_u64(GP(0), 2, "guest counts: not the CPUID that exits");
+	is_u64(PMC(0), 2, "guest counts: not the CPUID that exits");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, BIT(1));
 	setup_counters();
 	vmx_run(guest_100_nops, 0);
-	is_u64(GP(0) | FIXED(0), 0, "VM-entry loads GLOBAL_CTRL: what is off does not count");
+	is_u64(PMC(0) | FIXED(0), 0, "VM-entry loads GLOBAL_CTRL: what is off does not count");
 	setup_counters();
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, GLOBAL_ALL);
 	wrmsr(IA32_A_PMC0, 0x1234);
@@ -273,15 +273,15 @@ static void check_host_only(void)
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, GLOBAL_ALL);
 	setup_counters();
 	vmx_run(guest_100_nops, GLOBAL_ALL);
-	is_u64(GP(0), VMX_HOST_INSNS, "host counts: its instructions and VMRESUME");
+	is_u64(PMC(0), VMX_HOST_INSNS, "host counts: its instructions and VMRESUME");
 	is_u64(vmx_exit_ctrl, GLOBAL_ALL, "VM-exit loads the host's GLOBAL_CTRL");
 	setup_counters();
 	vmx_run(guest_5000_nops, GLOBAL_ALL);
-	is_u64(GP(0), VMX_HOST_INSNS, "host counts: whatever the guest does");
+	is_u64(PMC(0), VMX_HOST_INSNS, "host counts: whatever the guest does");
 	is_u64(FIXED(0), VMX_HOST_INSNS, "host counts: fixed counter");
 	setup_counters();
 	vmx_run(guest_branches, GLOBAL_ALL);
-	is_u64(GP(1), 0, "host counts: no branches of the guest");
+	is_u64(PMC(1), 0, "host counts: no branches of the guest");
 }
 
 static void check_no_switch(void)
@@ -291,14 +291,14 @@ static void check_no_switch(void)
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, 0);
 	setup_counters();
 	vmx_run(guest_100_nops, GLOBAL_ALL);
-	is_u64(GP(0), 100 + VMX_HOST_INSNS, "without the controls everything counts");
+	is_u64(PMC(0), 100 + VMX_HOST_INSNS, "without the controls everything counts");
 	is_u64(vmx_exit_ctrl, GLOBAL_ALL, "without the controls GLOBAL_CTRL stays");
 	is_u64(vmread(VMCS_GUEST_PERF_GLOBAL_CTRL), 0, "without the controls nothing is saved");
 	/* A host that clears and a guest that keeps: only the entry differs. */
 	vmx_controls(PIN_NMI_EXITING, 0, 0, EXIT_LOAD_PERF_GLOBAL_CTRL, 0);
 	setup_counters();
 	vmx_run(guest_100_nops, GLOBAL_ALL);
-	is_u64(GP(0), 101, "VM-exit load only: VMRESUME and the guest count");
+	is_u64(PMC(0), 101, "VM-exit load only: VMRESUME and the guest count");
 }
 
 static void check_save(void)
@@ -329,7 +329,7 @@ static void check_consistency(void)
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, BIT(49));
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
 	       "entry fails: the bit after PERF_METRICS in the guest's GLOBAL_CTRL");
-	is_u64(GP(0), 0, "a failed entry counts nothing");
+	is_u64(PMC(0), 0, "a failed entry counts nothing");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, 0);
 	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, BIT(36));
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMFAIL,
@@ -383,11 +383,11 @@ static void check_guest_pmi(void)
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, GLOBAL_ALL);
 	for (count = 1; count < 100; count++) {
 		setup_counters();
-		setup_gp(0, EV_INSNS | SEL_OS | SEL_INT);
-		wrmsr(IA32_A_PMC0, -count & WIDTH_MASK);
+		setup_pmc(0, EV_INSNS | SEL_OS | SEL_INT);
+		preset_pmc(0, count);
 		apic_write(APIC_LVTPC, LVT_NMI);
 		if (vmx_run(guest_100_nops, 0) != EXIT_REASON_NMI || vmread(VMCS_EXIT_INTR_INFO) != 0x80000202 ||
-		    vmread(VMCS_GUEST_RIP) != (u64)guest_100_nops + count || GP(0))
+		    vmread(VMCS_GUEST_RIP) != (u64)guest_100_nops + count || PMC(0))
 			bad++;
 		/* The NMI that exited blocks others until an IRET. */
 		asm volatile("mov %%rsp, %%rax; pushq $" STR(SEL_DATA) "; push %%rax; pushf; pushq $" STR(SEL_CODE64)
@@ -397,8 +397,8 @@ static void check_guest_pmi(void)
 	   "guest PMI: NMI exits right after the instruction that overflows (%lu wrong)", bad);
 
 	setup_counters();
-	setup_gp(0, EV_INSNS | SEL_OS | SEL_INT);
-	wrmsr(IA32_A_PMC0, -50ull & WIDTH_MASK);
+	setup_pmc(0, EV_INSNS | SEL_OS | SEL_INT);
+	preset_pmc(0, 50);
 	apic_write(APIC_LVTPC, VEC_PMI);
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_EXT_INTR, "guest PMI: fixed vector exits");
 	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_100_nops + 50,
@@ -409,11 +409,11 @@ static void check_guest_pmi(void)
 
 	/* A counter that overflows in an endless loop ends it. */
 	setup_counters();
-	setup_gp(1, EV_BRANCHES | SEL_OS | SEL_INT);
-	wrmsr(IA32_A_PMC0 + 1, -100000ull & WIDTH_MASK);
+	setup_pmc(1, EV_BRANCHES | SEL_OS | SEL_INT);
+	preset_pmc(1, 100000);
 	apic_write(APIC_LVTPC, VEC_PMI);
 	is_u64(vmx_run(guest_spin, 0), EXIT_REASON_EXT_INTR, "guest PMI: ends a loop");
-	is_u64(GP(0), 100000, "guest PMI: after exactly so many branches");
+	is_u64(PMC(0), 100000, "guest PMI: after exactly so many branches");
 	asm volatile("sti; nop; nop; cli");
 	apic_write(APIC_LVTPC, LVT_MASKED);
 	pmu_reset();

@@ -3,7 +3,7 @@
 #ifndef VMX_H
 #define VMX_H
 
-#include "conf.h"
+#include "intel.h"
 
 /* VMCS fields */
 #define VMCS_POSTED_INTR_VECTOR		0x0002
@@ -16,8 +16,6 @@
 #define VMCS_LINK_POINTER		0x2800
 #define VMCS_GUEST_DEBUGCTL		0x2802
 #define VMCS_GUEST_PERF_GLOBAL_CTRL	0x2808
-#define VMCS_GUEST_EFER			0x2806
-#define VMCS_HOST_EFER			0x2c02
 #define VMCS_HOST_PERF_GLOBAL_CTRL	0x2c04
 #define VMCS_PIN_CONTROLS		0x4000
 #define VMCS_CPU_CONTROLS		0x4002
@@ -30,7 +28,6 @@
 #define VMCS_EXIT_INSN_LENGTH		0x440c
 #define VMCS_GUEST_ES_LIMIT		0x4800
 #define VMCS_GUEST_ES_AR		0x4814
-#define VMCS_GUEST_INTERRUPTIBILITY	0x4824
 #define VMCS_GUEST_CR0			0x6800
 #define VMCS_GUEST_CR3			0x6802
 #define VMCS_GUEST_CR4			0x6804

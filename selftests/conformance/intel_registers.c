@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Which registers exist, what they hold, which bits are reserved. */
-#include "conf.h"
+#include "intel.h"
 
 struct control {
 	const char *name;
@@ -194,7 +194,22 @@ static void check_status(void)
 	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), 0, "STATUS_RESET clears all");
 }
 
-void test_registers(void)
+static volatile u32 ap_version;
+
+static void ap_read_version(void)
+{
+	u32 b, c, d;
+
+	cpuid(0xa, 0, (u32 *)&ap_version, &b, &c, &d);
+}
+
+void check_intel_cpuid(unsigned int cpu)
+{
+	run_on(cpu, ap_read_version);
+	is_u64(ap_version & 0xff, 5, "CPU %u: PerfMon version", cpu);
+}
+
+void test_intel_registers(void)
 {
 	unsigned int n;
 
