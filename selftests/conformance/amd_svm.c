@@ -220,29 +220,25 @@ static void check_both(void)
 }
 
 /* VMRUN counts at the privilege level of the guest. */
-static void check_levels(void)
+static void check_level(unsigned int cpl, u64 os_branches, u64 usr_branches, u64 usr_insns)
 {
 	pmu_reset();
 	setup_pmc(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
 	setup_pmc(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
 	setup_pmc(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
 	setup_pmc(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
-	svm_run(amd_guest_100_nops, CORE_ALL);
-	is_u64(PMC(0), 1, "VMRUN to CPL 0: OS");
-	is_u64(PMC(1), 0, "VMRUN to CPL 0: USR");
-	is_u64(PMC(2), 1, "VMRUN to CPL 0: USR and OS");
-	is_u64(PMC(3), 0, "VMRUN to CPL 0: instructions, USR");
-	pmu_reset();
-	setup_pmc(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY);
-	setup_pmc(1, AMD_BRANCHES | SEL_USR | GUEST_ONLY);
-	setup_pmc(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
-	setup_pmc(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
-	set_cpl(3);
-	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "SVM: a guest in user mode");
-	is_u64(PMC(0), 0, "VMRUN to CPL 3: OS");
-	is_u64(PMC(1), 1, "VMRUN to CPL 3: USR");
-	is_u64(PMC(2), 1, "VMRUN to CPL 3: USR and OS");
-	is_u64(PMC(3), 1 + 100, "VMRUN to CPL 3: instructions, USR");
+	set_cpl(cpl);
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "SVM: a guest at CPL %u", cpl);
+	is_u64(PMC(0), os_branches, "VMRUN to CPL %u: OS", cpl);
+	is_u64(PMC(1), usr_branches, "VMRUN to CPL %u: USR", cpl);
+	is_u64(PMC(2), 1, "VMRUN to CPL %u: USR and OS", cpl);
+	is_u64(PMC(3), usr_insns, "VMRUN to CPL %u: instructions, USR", cpl);
+}
+
+static void check_levels(void)
+{
+	check_level(0, 1, 0, 0);
+	check_level(3, 0, 1, 1 + 100);
 	set_cpl(0);
 	VMCB64(VMCB_RSP) = (u64)guest_stack + sizeof(guest_stack);
 }
@@ -346,19 +342,24 @@ static void check_rdpmc(void)
 	pmu_reset();
 }
 
-static void check_guest_pmi(void)
+/* Run a guest of 100 NOPs after whose VMRUN and count - 1 instructions a PMI is due. */
+static u64 run_to_pmi(u64 count)
+{
+	setup_counters(GUEST_ONLY);
+	setup_pmc(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
+	preset_pmc(0, count);
+	pmi_count = 0;
+	return svm_run(amd_guest_100_nops, CORE_ALL);
+}
+
+static void check_guest_nmi(void)
 {
 	u64 bad = 0, count;
 
-	VMCB32(VMCB_MISC1) |= MISC1_NMI | MISC1_INTR;
+	VMCB32(VMCB_MISC1) |= MISC1_NMI;
 	apic_write(APIC_LVTPC, LVT_NMI);
 	for (count = 2; count < 100; count++) {
-		setup_counters(GUEST_ONLY);
-		setup_pmc(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
-		preset_pmc(0, count);
-		pmi_count = 0;
-		/* The first to count is VMRUN. */
-		if (svm_run(amd_guest_100_nops, CORE_ALL) != VMEXIT_NMI ||
+		if (run_to_pmi(count) != VMEXIT_NMI ||
 		    VMCB64(VMCB_RIP) != (u64)amd_guest_100_nops + count - 1 || PMC(0) ||
 		    pmi_count != 1 || VMCB64(VMCB_NRIP))
 			bad++;
@@ -367,20 +368,18 @@ static void check_guest_pmi(void)
 	   "guest PMI: NMI exits right after the instruction that overflows (%lu wrong)", bad);
 	is_u64(apic_read(APIC_LVTPC), LVT_NMI, "guest PMI: the LVT entry is not masked");
 
-	setup_counters(GUEST_ONLY);
-	setup_pmc(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
-	preset_pmc(0, 1);
-	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_NMI, "guest PMI: by VMRUN itself");
+	is_u64(run_to_pmi(1), VMEXIT_NMI, "guest PMI: by VMRUN itself");
 	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops,
 	       "guest PMI: before the guest's first instruction");
+	VMCB32(VMCB_MISC1) &= ~MISC1_NMI;
+}
 
-	setup_counters(GUEST_ONLY);
-	setup_pmc(0, AMD_INSNS | SEL_OS | SEL_INT | GUEST_ONLY);
-	preset_pmc(0, 51);
-	apic_write(APIC_LVTPC, VEC_PMI);
+static void check_guest_pmi(void)
+{
+	VMCB32(VMCB_MISC1) |= MISC1_INTR;
 	VMCB64(VMCB_RFLAGS) = 0x202;
-	pmi_count = 0;
-	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_INTR, "guest PMI: fixed vector exits");
+	apic_write(APIC_LVTPC, VEC_PMI);
+	is_u64(run_to_pmi(51), VMEXIT_INTR, "guest PMI: fixed vector exits");
 	is_u64(VMCB64(VMCB_RIP), (u64)amd_guest_100_nops + 50,
 	       "guest PMI: at the right instruction");
 	asm volatile("sti; nop; nop; cli");
@@ -394,61 +393,61 @@ static void check_guest_pmi(void)
 	asm volatile("sti; nop; nop; cli");
 	VMCB64(VMCB_RFLAGS) = 2;
 	apic_write(APIC_LVTPC, LVT_MASKED);
-	VMCB32(VMCB_MISC1) &= ~(MISC1_NMI | MISC1_INTR);
+	VMCB32(VMCB_MISC1) &= ~MISC1_INTR;
 	pmu_reset();
 }
 
-/* Events that VMRUN injects: what they push, and that they are branches. */
+/* Have VMRUN inject an event; where it is a software event, nrip says what it returns to. */
+static u64 inject(u64 event, unsigned int nrip)
+{
+	VMCB64(VMCB_EVENTINJ) = event;
+	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + nrip;
+	return svm_run(amd_guest_100_nops, CORE_ALL);
+}
+
+/* What they push, and that they are branches. */
 static void check_injection(void)
 {
 	set_gate(VEC_NMI, quick_iret);
 	setup_counters(GUEST_ONLY);
-	VMCB64(VMCB_EVENTINJ) = EVENT_NMI;
-	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "inject an NMI");
+	is_u64(inject(EVENT_NMI, 0), VMEXIT_VMMCALL, "inject an NMI");
 	check_exact(1 + 1 + 100, 1 + 1 + 1, "inject an NMI");
 
 	/* VMRUN, the event and IRET come one after the other. */
 	pmu_reset();
 	setup_pmc(0, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(1));
 	setup_pmc(1, AMD_BRANCHES | SEL_OS | GUEST_ONLY | SEL_CMASK(2));
-	VMCB64(VMCB_EVENTINJ) = EVENT_NMI;
-	svm_run(amd_guest_100_nops, CORE_ALL);
+	inject(EVENT_NMI, 0);
 	is_u64(PMC(0), 3, "inject an NMI: cycles with a branch");
 	is_u64(PMC(1), 0, "inject an NMI: cycles with two branches");
 	set_gate(VEC_NMI, NULL);
 
 	set_gate(VEC_INT, quick_iret);
 	setup_counters(GUEST_ONLY);
-	VMCB64(VMCB_EVENTINJ) = EVENT_SOFT_INT(VEC_INT);
-	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 10;
-	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL,
-	       "inject a software interrupt");
+	is_u64(inject(EVENT_SOFT_INT(VEC_INT), 10), VMEXIT_VMMCALL, "inject a software interrupt");
 	check_exact(1 + 1 + 90, 1 + 1 + 1, "inject a software interrupt: returns to nRIP");
 	set_gate(VEC_INT, NULL);
 
 	set_gate(3, quick_iret);
 	setup_counters(GUEST_ONLY);
-	VMCB64(VMCB_EVENTINJ) = EVENT_EXCEPTION(3);
-	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 20;
-	svm_run(amd_guest_100_nops, CORE_ALL);
+	inject(EVENT_EXCEPTION(3), 20);
 	check_exact(1 + 1 + 80, 1 + 1 + 1, "inject #BP: returns to nRIP");
 	set_gate(3, NULL);
 
 	set_gate(VEC_UD, quick_skip2);
 	setup_counters(GUEST_ONLY);
-	VMCB64(VMCB_EVENTINJ) = EVENT_EXCEPTION(VEC_UD);
-	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 20;
-	svm_run(amd_guest_100_nops, CORE_ALL);
+	inject(EVENT_EXCEPTION(VEC_UD), 20);
 	check_exact(1 + 2 + 98, 1 + 1 + 1, "inject #UD: a fault, nRIP is not used");
 	set_gate(VEC_UD, NULL);
+}
 
-	/* Beyond the IDT's limit: #GP, which exits. VMRUN has retired nevertheless. */
+/* Beyond the IDT's limit: #GP, which exits. VMRUN has retired nevertheless. */
+static void check_failing_injection(void)
+{
 	VMCB32(VMCB_EXCEPTIONS) = BIT(VEC_GP);
 	VMCB16(VMCB_IDTR + 4) = 16 * 32 - 1;
 	setup_counters(GUEST_ONLY);
-	VMCB64(VMCB_EVENTINJ) = EVENT_SOFT_INT(VEC_INT);
-	VMCB64(VMCB_NRIP) = (u64)amd_guest_100_nops + 10;
-	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_EXCP(VEC_GP),
+	is_u64(inject(EVENT_SOFT_INT(VEC_INT), 10), VMEXIT_EXCP(VEC_GP),
 	       "inject what cannot be delivered");
 	check_exact(1, 1, "inject what cannot be delivered");
 	is_u64(VMCB32(VMCB_EXITINTINFO), EVENT_SOFT_INT(VEC_INT),
@@ -609,8 +608,10 @@ void test_svm(void)
 	check_svme_off();
 	check_msrs();
 	check_rdpmc();
+	check_guest_nmi();
 	check_guest_pmi();
 	check_injection();
+	check_failing_injection();
 	check_error_codes();
 	check_debug();
 	check_interrupt_masking();
