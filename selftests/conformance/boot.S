@@ -66,6 +66,17 @@ packet_segment:
 packet_lba:
 	.quad	0
 
+/* Entries whose addresses are step apart */
+	.macro fill_table table, entries, first, step
+	movl	$\first, %eax
+	movl	$\table, %edi
+	movl	$\entries, %ecx
+1:	movl	%eax, (%edi)
+	addl	$8, %edi
+	addl	$\step, %eax
+	loop	1b
+	.endm
+
 	.code32
 start32:
 	movw	$SEL_DATA, %ax
@@ -81,20 +92,8 @@ start32:
 	/* Identity map 4 GiB with 2 MiB pages, accessible to user mode. */
 	movl	$pml4 + 7, pml5
 	movl	$pdpt + 7, pml4
-	movl	$pd + 7, %eax
-	movl	$pdpt, %edi
-	movl	$4, %ecx
-1:	movl	%eax, (%edi)
-	addl	$8, %edi
-	addl	$4096, %eax
-	loop	1b
-	movl	$0x87, %eax
-	movl	$pd, %edi
-	movl	$2048, %ecx
-1:	movl	%eax, (%edi)
-	addl	$8, %edi
-	addl	$0x200000, %eax
-	loop	1b
+	fill_table pdpt, 4, "pd + 7", 4096
+	fill_table pd, 2048, 0x87, 0x200000
 	movl	$boot_stack_end, %esp
 	movl	$bsp_main, %ebx
 	jmp	enter_long_mode
@@ -254,7 +253,7 @@ trap_common:
  * Handlers with a known number of instructions. %r15 holds the address of the
  * local APIC where one is needed, %r14 that of a counter of interrupts.
  */
-	.globl quick_iret, quick_skip2, quick_skip3_err, quick_eoi, quick_eoi_count
+	.globl quick_iret, quick_skip2, quick_skip3_err, quick_skip2_err, quick_eoi, quick_rearm
 quick_iret:				/* 1 instruction, 1 branch */
 	iretq
 quick_skip2:				/* 2 instructions, 1 branch */
@@ -271,11 +270,6 @@ quick_skip2_err:			/* 3 instructions, 1 branch */
 quick_eoi:				/* 2 instructions, 1 branch */
 	movl	$0, 0xb0(%r15)
 	iretq
-quick_eoi_count:			/* 3 instructions, 1 branch */
-	incl	(%r14)
-	movl	$0, 0xb0(%r15)
-	iretq
-	.globl quick_rearm, quick_skip2_err
 quick_rearm:				/* 4 instructions, 1 branch */
 	incl	(%r14)
 	movl	$TIMER_TICKS, 0x380(%r15)
