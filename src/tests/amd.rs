@@ -4,7 +4,7 @@
 //! guests on such processors.
 
 use super::{
-    cpu::{Claim, Cpu, Lapic},
+    cpu::{scramble, Claim, Cpu, Lapic},
     vmm::Deny,
 };
 use crate::{
@@ -320,12 +320,8 @@ impl Cpu for Machine {
     }
 
     fn used_by_host(&mut self, noise: u64) {
-        for (n, counter) in self.counters.iter_mut().enumerate() {
-            *counter = noise.rotate_left(n as u32) & COUNTER;
-        }
-        for (n, selector) in self.selectors.iter_mut().enumerate() {
-            *selector = noise.rotate_left(n as u32) & SELECTOR & !ENABLE;
-        }
+        scramble(&mut self.counters, noise, COUNTER);
+        scramble(&mut self.selectors, noise, SELECTOR & !ENABLE);
         self.status = noise & 0x3f;
         self.claim = Claim::default();
     }

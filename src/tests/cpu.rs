@@ -124,6 +124,13 @@ impl Lapic {
     }
 }
 
+/// Has the host leave something else in each register, of the bits in `mask`.
+pub(super) fn scramble(registers: &mut [u64], noise: u64, mask: u64) {
+    for (n, register) in registers.iter_mut().enumerate() {
+        *register = noise.rotate_left(n as u32) & mask;
+    }
+}
+
 /// The next claim on any machine's counters.
 static NEXT_CLAIM: AtomicU64 = AtomicU64::new(1);
 

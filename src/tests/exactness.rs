@@ -288,10 +288,7 @@ impl<S: Subject> Pair<S> {
             ),
             Op::Rdpmc(ecx) => assert_eq!(guest.rdpmc(ecx), bare.rdpmc(ecx), "RDPMC {ecx:#x}"),
             Op::Arm { short_of_overflow } => {
-                for op in S::arm(short_of_overflow) {
-                    self.run(&op);
-                }
-                return;
+                return self.run_all(&S::arm(short_of_overflow));
             }
             Op::Run {
                 count,
@@ -334,6 +331,12 @@ impl<S: Subject> Pair<S> {
         assert_eq!(guest.pmis, bare.lapic().pmis, "PMIs");
     }
 
+    fn run_all(&mut self, ops: &[Op]) {
+        for op in ops {
+            self.run(op);
+        }
+    }
+
     /// Every register, at the end.
     fn compare_all(&mut self) {
         for msr in S::everything() {
@@ -344,9 +347,7 @@ impl<S: Subject> Pair<S> {
 
 fn run<S: Subject>(config: S::Config, ops: &[Op]) {
     let mut pair = Pair::<S>::new(config);
-    for op in ops {
-        pair.run(op);
-    }
+    pair.run_all(ops);
     pair.compare_all();
 }
 
@@ -375,6 +376,15 @@ fn a_guest_on_amd_sees_what_bare_metal_shows() {
     guests_see_what_bare_metal_shows::<amd::Machine>();
 }
 
+/// So many instructions retire in the guest's kernel, none of them a branch.
+const fn run_in_kernel(count: u8) -> Op {
+    Op::Run {
+        count,
+        user: false,
+        branch: false,
+    }
+}
+
 /// A guest with all counters, of which counter 0 and fixed counter 0 count instructions, with INT.
 fn counting_guest() -> Pair<Machine> {
     let mut pair = Pair::new(FULL);
@@ -388,7 +398,7 @@ fn counting_guest() -> Pair<Machine> {
 fn global_ctrl_and_rdpmc_cost_no_exit() {
     let mut pair = counting_guest();
     let exits = pair.guest.exits;
-    for op in [
+    pair.run_all(&[
         Op::Wrmsr(0x38f, 0),
         Op::Rdpmc(0),
         Op::Rdpmc(0x4000_0003),
@@ -400,9 +410,7 @@ fn global_ctrl_and_rdpmc_cost_no_exit() {
         Op::Wrmsr(0x329, 0x0102_0304_0506_0708),
         Op::Rdpmc(0x2000_0000),
         Op::Rdmsr(0x329),
-    ] {
-        pair.run(&op);
-    }
+    ]);
     assert_eq!(pair.guest.exits, exits);
 }
 
@@ -419,11 +427,7 @@ fn an_exit_costs_no_write_when_nothing_counts() {
 #[test]
 fn an_exit_writes_no_counter_that_is_still_there() {
     let mut pair = counting_guest();
-    pair.run(&Op::Run {
-        count: 5,
-        user: false,
-        branch: false,
-    });
+    pair.run(&run_in_kernel(5));
     let writes = pair.guest.writes();
     pair.guest.exit(|_| {});
     // A selector and FIXED_CTR_CTRL, off and on.
@@ -453,15 +457,9 @@ fn an_exit_reads_each_counter_once() {
 #[test]
 fn a_narrow_counter_is_written_anew_after_an_overflow() {
     let mut pair = Pair::<Machine>::new(Config { width: 40, ..FULL });
-    for op in Machine::arm(1) {
-        pair.run(&op);
-    }
+    pair.run_all(&Machine::arm(1));
     for _ in 0..2 {
-        pair.run(&Op::Run {
-            count: 1,
-            user: false,
-            branch: false,
-        });
+        pair.run(&run_in_kernel(1));
         pair.guest.exit(|_| {});
     }
     let counter = Counter::gp(0).unwrap();
@@ -471,64 +469,48 @@ fn a_narrow_counter_is_written_anew_after_an_overflow() {
 #[test]
 fn a_late_pmi_is_not_lost() {
     let mut pair = counting_guest();
-    let ops: Vec<Op> = [
+    pair.run_all(&[
         Op::Wrmsr(0x4c1, (1 << 48) - 1),
         Op::RunAndExit {
             user: false,
             branch: false,
         },
-    ]
-    .into();
-    for op in &ops {
-        pair.run(op);
-    }
+    ]);
     assert_eq!(pair.guest.pmis, 1);
 }
 
 #[test]
 fn an_overflow_behind_the_mask_raises_nothing_when_the_mask_goes() {
     let mut pair = counting_guest();
-    for op in [
+    pair.run_all(&[
         Op::Lvtpc { masked: true },
         Op::Wrmsr(0x4c1, (1 << 48) - 1),
-        Op::Run {
-            count: 1,
-            user: false,
-            branch: false,
-        },
+        run_in_kernel(1),
         Op::Lvtpc { masked: false },
-    ] {
-        pair.run(&op);
-    }
+    ]);
     assert_eq!(pair.guest.pmis, 0);
 }
 
 #[test]
 fn an_emulated_instruction_overflows_like_any_other() {
     let mut pair = counting_guest();
-    for op in [
+    pair.run_all(&[
         Op::Wrmsr(0x4c1, (1 << 48) - 1),
         Op::Emulate {
             user: false,
             branch: false,
         },
         Op::Rdmsr(0x38e),
-    ] {
-        pair.run(&op);
-    }
+    ]);
     assert_eq!(pair.guest.pmis, 1);
 }
 
 #[test]
 fn a_status_that_is_cleared_without_an_exit_stays_cleared() {
     let mut pair = counting_guest();
-    for op in [
+    pair.run_all(&[
         Op::Wrmsr(0x4c1, (1 << 48) - 1),
-        Op::Run {
-            count: 1,
-            user: false,
-            branch: false,
-        },
+        run_in_kernel(1),
         // Nothing counts any more, but there is a status.
         Op::Wrmsr(0x186, 0),
         Op::Wrmsr(0x38d, 0),
@@ -536,9 +518,7 @@ fn a_status_that_is_cleared_without_an_exit_stays_cleared() {
         Op::Wrmsr(0x390, 1),
         Op::Migrate,
         Op::Rdmsr(0x38e),
-    ] {
-        pair.run(&op);
-    }
+    ]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A processor's PMU: architectural performance monitoring, counting instructions and branches.
 
 use super::{
-    cpu::{Claim, Cpu, Lapic},
+    cpu::{scramble, Claim, Cpu, Lapic},
     vmm::{self, Config},
 };
 use crate::{
@@ -286,12 +286,9 @@ impl Cpu for Machine {
     }
 
     fn used_by_host(&mut self, noise: u64) {
-        for (n, counter) in self.counters.iter_mut().enumerate() {
-            *counter = noise.rotate_left(n as u32) & 0xffff_ffff_ffff;
-        }
-        for (n, selector) in self.selectors.iter_mut().enumerate() {
-            *selector = noise.rotate_left(n as u32) & 0xffff & !(1 << 22);
-        }
+        scramble(&mut self.counters, noise, 0xffff_ffff_ffff);
+        // Not enabled.
+        scramble(&mut self.selectors, noise, 0xffff);
         self.status = noise & self.global_valid();
         self.metrics = noise;
         self.claim = Claim::default();
