@@ -134,30 +134,17 @@ const SELECTOR_VALID: u64 = EventSelector::EVENT
     | EventSelector::HOST_ONLY;
 
 const REQUIREMENTS: &[Requirement] = &[
-    Requirement {
-        name: "KVM's PMU support (kvm.enable_pmu=1)",
-        met: |h| h.pmu_enabled,
-    },
-    Requirement {
-        name: "perf's mediated PMU support (CONFIG_PERF_GUEST_MEDIATED_PMU)",
-        met: |h| h.mediated,
-    },
-    Requirement {
-        name: "PerfMonV2",
-        met: |h| h.pmu.version >= 2,
-    },
-    Requirement {
-        name: "six core performance counters",
-        met: |h| h.pmu.gp as usize >= CORE_COUNTERS,
-    },
-    Requirement {
-        name: "MSR permission maps",
-        met: |h| h.msr_bitmap,
-    },
-    Requirement {
-        name: "the RDPMC intercept",
-        met: |h| h.rdpmc_exiting,
-    },
+    Requirement::KVM_PMU,
+    Requirement::new(
+        "perf's mediated PMU support (CONFIG_PERF_GUEST_MEDIATED_PMU)",
+        |h| h.mediated,
+    ),
+    Requirement::new("PerfMonV2", |h| h.pmu.version >= 2),
+    Requirement::new("six core performance counters", |h| {
+        h.pmu.gp as usize >= CORE_COUNTERS
+    }),
+    Requirement::new("MSR permission maps", |h| h.msr_bitmap),
+    Requirement::new("the RDPMC intercept", |h| h.rdpmc_exiting),
 ];
 
 impl Vendor for Amd {

@@ -73,8 +73,17 @@ pub struct HostPmu {
 pub struct Requirement {
     /// How a refusal calls it.
     pub name: &'static str,
-    /// Does this host have it?
-    pub met: fn(&HostPmu) -> bool,
+    met: fn(&HostPmu) -> bool,
+}
+
+impl Requirement {
+    /// KVM gives guests PMUs.
+    pub const KVM_PMU: Self = Self::new("KVM's PMU support (kvm.enable_pmu=1)", |h| h.pmu_enabled);
+
+    /// What a refusal calls `name`, and which a host has if it is `met`.
+    pub const fn new(name: &'static str, met: fn(&HostPmu) -> bool) -> Self {
+        Self { name, met }
+    }
 }
 
 /// What a host lacks; displays as the names of all unmet requirements, separated by commas.
@@ -116,18 +125,9 @@ mod tests {
     use super::*;
 
     const RULES: &[Requirement] = &[
-        Requirement {
-            name: "first",
-            met: |h| h.mediated,
-        },
-        Requirement {
-            name: "second",
-            met: |h| h.pmu.version >= 4,
-        },
-        Requirement {
-            name: "third",
-            met: |h| h.msr_bitmap,
-        },
+        Requirement::new("first", |h| h.mediated),
+        Requirement::new("second", |h| h.pmu.version >= 4),
+        Requirement::new("third", |h| h.msr_bitmap),
     ];
 
     #[test]

@@ -47,43 +47,29 @@ const EVENT_BRANCHES: u16 = 0x00c4;
 const FIXED_INSTRUCTIONS: u8 = 0;
 
 const REQUIREMENTS: &[Requirement] = &[
-    Requirement {
-        name: "KVM's PMU support (kvm.enable_pmu=1)",
-        met: |h| h.pmu_enabled,
-    },
-    Requirement {
-        name:
-            "perf's mediated PMU support (CONFIG_PERF_GUEST_MEDIATED_PMU, not a hybrid processor)",
-        met: |h| h.mediated,
-    },
-    Requirement {
-        name: "architectural performance monitoring version 4",
-        met: |h| h.pmu.version >= 4,
-    },
-    Requirement {
-        name: "full-width counter writes (PERF_CAPABILITIES.FW_WRITE)",
-        met: |h| h.pmu.perf_capabilities & perf_capabilities::FW_WRITE != 0,
-    },
-    Requirement {
-        name: "VM-entry load of IA32_PERF_GLOBAL_CTRL",
-        met: |h| h.entry_load_global_ctrl,
-    },
-    Requirement {
-        name: "VM-exit load of IA32_PERF_GLOBAL_CTRL",
-        met: |h| h.exit_load_global_ctrl,
-    },
-    Requirement {
-        name: "VM-exit save of IA32_PERF_GLOBAL_CTRL",
-        met: |h| h.exit_save_global_ctrl,
-    },
-    Requirement {
-        name: "MSR bitmaps",
-        met: |h| h.msr_bitmap,
-    },
-    Requirement {
-        name: "RDPMC exiting",
-        met: |h| h.rdpmc_exiting,
-    },
+    Requirement::KVM_PMU,
+    Requirement::new(
+        "perf's mediated PMU support (CONFIG_PERF_GUEST_MEDIATED_PMU, not a hybrid processor)",
+        |h| h.mediated,
+    ),
+    Requirement::new("architectural performance monitoring version 4", |h| {
+        h.pmu.version >= 4
+    }),
+    Requirement::new(
+        "full-width counter writes (PERF_CAPABILITIES.FW_WRITE)",
+        |h| h.pmu.perf_capabilities & perf_capabilities::FW_WRITE != 0,
+    ),
+    Requirement::new("VM-entry load of IA32_PERF_GLOBAL_CTRL", |h| {
+        h.entry_load_global_ctrl
+    }),
+    Requirement::new("VM-exit load of IA32_PERF_GLOBAL_CTRL", |h| {
+        h.exit_load_global_ctrl
+    }),
+    Requirement::new("VM-exit save of IA32_PERF_GLOBAL_CTRL", |h| {
+        h.exit_save_global_ctrl
+    }),
+    Requirement::new("MSR bitmaps", |h| h.msr_bitmap),
+    Requirement::new("RDPMC exiting", |h| h.rdpmc_exiting),
 ];
 
 impl Vendor for Intel {
