@@ -221,17 +221,7 @@ impl GuestPmu {
             Register::GlobalCtrl => {
                 self.global_ctrl = self.accept(data, self.model.global_ctrl_valid)?;
             }
-            Register::GlobalStatus if by == Initiator::Guest => {
-                return if self.model.ignores_reserved {
-                    Ok(())
-                } else {
-                    Err(GeneralProtection)
-                };
-            }
-            Register::GlobalStatus => {
-                check(data, self.model.global_status_valid)?;
-                self.global_status = data;
-            }
+            Register::GlobalStatus => self.write_status(data, by)?,
             // What user space restores of the next two it has read there, 0: it must not lose the
             // status by it.
             Register::GlobalStatusReset => {
@@ -317,6 +307,19 @@ impl GuestPmu {
             WriteWidth::SignExtended | WriteWidth::Truncated => data,
         };
         self.set_counter(counter, value & mask);
+        Ok(())
+    }
+
+    /// The guest only reads the status; where it ignores reserved bits, these are all of them.
+    fn write_status(&mut self, data: u64, by: Initiator) -> Result<(), GeneralProtection> {
+        match by {
+            Initiator::Guest if self.model.ignores_reserved => {}
+            Initiator::Guest => return Err(GeneralProtection),
+            Initiator::Host => {
+                check(data, self.model.global_status_valid)?;
+                self.global_status = data;
+            }
+        }
         Ok(())
     }
 

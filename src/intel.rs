@@ -100,13 +100,7 @@ impl Vendor for Intel {
             return Model::default();
         }
 
-        // Fixed counters come with version 2, and IA32_FIXED_CTR_CTRL with them.
-        let fixed = if version > 1 {
-            leaf.fixed().min(caps.fixed)
-        } else {
-            0
-        };
-        let counters = CounterSet::first(leaf.gp().min(caps.gp) as usize, fixed as usize);
+        let counters = counters(&leaf, &caps, version);
         let mut model = Model {
             version,
             counters,
@@ -124,16 +118,7 @@ impl Vendor for Intel {
             model.selector_hardware |= EventSelector::IN_TX | EventSelector::IN_TXCP;
         }
         model.metrics = has_metrics(&caps, config) && counters.contains(Counter::SLOTS);
-        if model.has_global_registers() {
-            model.fixed_ctrl_valid = fixed_ctrl_valid(counters);
-            model.global_ctrl_valid = counters.bits();
-            model.global_status_valid =
-                counters.bits() | global_status::OVF_DS_BUFFER | global_status::COND_CHGD;
-        }
-        if model.metrics {
-            model.global_ctrl_valid |= global_ctrl::PERF_METRICS;
-            model.global_status_valid |= global_status::OVF_PERF_METRICS;
-        }
+        add_controls(&mut model);
         model.passthrough = passthrough(host, &model);
         model
     }
@@ -201,6 +186,33 @@ impl Perfmon {
     /// EDX\[12:5\].
     fn fixed_width(&self) -> Width {
         Width::new((self.0.edx >> 5) & 0xff)
+    }
+}
+
+/// The counters that both the guest's leaf and `offer` have.
+fn counters(leaf: &Perfmon, offer: &PmuCaps, version: u32) -> CounterSet {
+    let gp = leaf.gp().min(offer.gp);
+    // Fixed counters come with version 2, and IA32_FIXED_CTR_CTRL with them.
+    let fixed = if version > 1 {
+        leaf.fixed().min(offer.fixed)
+    } else {
+        0
+    };
+    CounterSet::first(gp as usize, fixed as usize)
+}
+
+/// Which bits IA32_FIXED_CTR_CTRL and the global registers have, where there are any.
+fn add_controls(model: &mut Model) {
+    let counters = model.counters;
+    if model.has_global_registers() {
+        model.fixed_ctrl_valid = fixed_ctrl_valid(counters);
+        model.global_ctrl_valid = counters.bits();
+        model.global_status_valid =
+            counters.bits() | global_status::OVF_DS_BUFFER | global_status::COND_CHGD;
+    }
+    if model.metrics {
+        model.global_ctrl_valid |= global_ctrl::PERF_METRICS;
+        model.global_status_valid |= global_status::OVF_PERF_METRICS;
     }
 }
 
