@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "layout.h"
+#include "bare.h"
 
 typedef uint8_t u8;
 typedef uint16_t u16;
@@ -86,8 +86,6 @@ void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Traps */
 typedef void (*trap_handler_t)(struct regs *regs);
 void set_trap_handler(unsigned int vector, trap_handler_t handler);
-/* Let a vector enter code of a known length; NULL brings trap() back. */
-void set_gate(unsigned int vector, void *entry);
 extern volatile u64 last_fault_vector, last_fault_error;
 extern volatile u64 pmi_count, pmi_rip[64];
 
@@ -105,19 +103,6 @@ static inline u32 apic_read(u32 reg)
 static inline void apic_write(u32 reg, u32 value)
 {
 	*(volatile u32 *)(APIC_BASE + reg) = value;
-}
-
-static inline void outb(u16 port, u8 value)
-{
-	asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
-static inline u8 inb(u16 port)
-{
-	u8 value;
-
-	asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-	return value;
 }
 
 /* A faulting instruction between 1: and 2: leaves its vector in %0. */

@@ -3,37 +3,9 @@
 #include <stdarg.h>
 #include "conf.h"
 
-#define COM1	0x3f8
-
 static u32 nr_tests, nr_failed;
 
 /* ------------------------------------------------------------- console */
-
-static void put_char(char c)
-{
-	while (!(inb(COM1 + 5) & 0x20))
-		;
-	outb(COM1, c);
-}
-
-static void put_string(const char *s)
-{
-	while (*s)
-		put_char(*s++);
-}
-
-static void put_number(u64 value, unsigned int base)
-{
-	char buf[24];
-	int i = sizeof(buf) - 1;
-
-	buf[i] = 0;
-	do {
-		buf[--i] = "0123456789abcdef"[value % base];
-		value /= base;
-	} while (value);
-	put_string(buf + i);
-}
 
 /* %s, %d, %u, %x, each also with l. */
 static void put_format(const char *fmt, va_list args)
@@ -111,13 +83,6 @@ bool is_u64(u64 got, u64 expected, const char *fmt, ...)
 
 /* --------------------------------------------------------------- traps */
 
-struct gate {
-	u16 offset_low, selector;
-	u8 ist, type;
-	u16 offset_mid;
-	u32 offset_high, reserved;
-} __attribute__((packed));
-
 struct tss {
 	u32 reserved0;
 	u64 rsp[3];
@@ -127,15 +92,8 @@ struct tss {
 	u16 reserved3, io_map;
 } __attribute__((packed));
 
-struct table_ptr {
-	u16 limit;
-	u64 base;
-} __attribute__((packed));
-
-static struct gate idt[256] __attribute__((aligned(16)));
 static struct tss tss[MAX_CPUS];
 static trap_handler_t handlers[256];
-extern char trap_stubs[];
 extern u64 gdt[];
 extern const u64 __ex_table[][2], __ex_table_end[][2];
 
@@ -144,17 +102,6 @@ volatile u64 pmi_count, pmi_rip[64];
 u8 user_stack[16384] __attribute__((aligned(16)));
 static u8 trap_stack[MAX_CPUS][16384] __attribute__((aligned(16)));
 u8 scratch[16384] __attribute__((aligned(4096)));
-
-void set_gate(unsigned int vector, void *entry)
-{
-	u64 addr = (u64)(entry ? entry : trap_stubs + 16 * vector);
-
-	idt[vector].offset_low = addr;
-	idt[vector].offset_mid = addr >> 16;
-	idt[vector].offset_high = addr >> 32;
-	idt[vector].selector = SEL_CODE64;
-	idt[vector].type = vector >= VEC_INT ? 0xee : 0x8e;
-}
 
 void set_trap_handler(unsigned int vector, trap_handler_t handler)
 {
@@ -176,20 +123,6 @@ static bool fix_up(struct regs *regs)
 	return false;
 }
 
-static void __attribute__((noreturn)) power_off(void)
-{
-	static const char shutdown[] = "Shutdown";
-	const char *c;
-
-	/* Wait until the console is through. */
-	while (!(inb(COM1 + 5) & 0x40))
-		;
-	for (c = shutdown; *c; c++)
-		outb(0x8900, *c);
-	for (;;)
-		asm volatile("cli; hlt");
-}
-
 void trap(struct regs *regs);
 void trap(struct regs *regs)
 {
@@ -206,7 +139,6 @@ void trap(struct regs *regs)
 
 static void load_tables(unsigned int cpu)
 {
-	struct table_ptr idt_ptr = { sizeof(idt) - 1, (u64)idt };
 	u64 base = (u64)&tss[cpu];
 	u16 selector = SEL_TSS + cpu * 16;
 
@@ -214,7 +146,7 @@ static void load_tables(unsigned int cpu)
 	tss[cpu].io_map = sizeof(struct tss);
 	gdt[selector / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
 	gdt[selector / 8 + 1] = base >> 32;
-	asm volatile("lidt %0" : : "m"(idt_ptr));
+	load_gates();
 	asm volatile("ltr %0" : : "r"(selector));
 	apic_write(APIC_SVR, 0x1ff);
 }
@@ -225,7 +157,6 @@ volatile u32 nr_cpus = 1;
 static void (*volatile cpu_work[MAX_CPUS])(void);
 extern char ap_trampoline[], ap_trampoline_end[];
 
-void ap_main(void);
 void ap_main(void)
 {
 	unsigned int cpu = __sync_fetch_and_add(&nr_cpus, 1);
@@ -290,21 +221,11 @@ static const struct pmu *find_pmu(void)
 	return b == 0x68747541 ? &amd_pmu : &intel_pmu;
 }
 
-void bsp_main(void);
 void bsp_main(void)
 {
-	unsigned int v;
-
-	outb(COM1 + 3, 0x80);
-	outb(COM1, 1);
-	outb(COM1 + 1, 0);
-	outb(COM1 + 3, 3);
+	bare_init();
 	put_string("\nTAP version 13\n");
-	/* No interrupts from the PICs. */
-	outb(0x21, 0xff);
-	outb(0xa1, 0xff);
-	for (v = 0; v < 256; v++)
-		set_gate(v, NULL);
+	init_gates();
 	load_tables(0);
 
 	pmu = find_pmu();
@@ -315,23 +236,4 @@ void bsp_main(void)
 	put_string("\n");
 	note("%u passed, %u failed", nr_tests - nr_failed, nr_failed);
 	power_off();
-}
-
-/* clang may call these. */
-void *memset(void *to, int c, size_t n);
-void *memset(void *to, int c, size_t n)
-{
-	void *ret = to;
-
-	asm volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(c) : "memory");
-	return ret;
-}
-
-void *memcpy(void *to, const void *from, size_t n);
-void *memcpy(void *to, const void *from, size_t n)
-{
-	void *ret = to;
-
-	asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-	return ret;
 }

@@ -7,19 +7,16 @@
 #
 # CPU is intel or amd. FEATURES are added to those that the processor has anyway;
 # by default that is PERF_METRICS for Intel processors that are not alone, so that
-# the runs of different numbers of processors are with and without it. BIOS and
-# VGABIOS name the ROM images, TIMEOUT the seconds that a run may take.
+# the runs of different numbers of processors are with and without it. What else
+# can be set is that of ../bare/run.sh.
 
 set -u
 if [ $# -lt 2 ]; then
 	echo "usage: $0 BOCHS OUTDIR [NCPUS]" >&2
 	exit 2
 fi
-bochs=$1
 out=$(realpath "$2")
 ncpus=${3:-1}
-bios=${BIOS:-/usr/share/bochs/BIOS-bochs-latest}
-vgabios=${VGABIOS:-/usr/share/vgabios/vgabios.bin}
 cpu=${CPU:-intel}
 run=$out/$cpu-cpus$ncpus
 features=
@@ -32,37 +29,11 @@ amd) model=epyc_genoa ;;
 *) echo "$0: CPU is intel or amd" >&2; exit 2 ;;
 esac
 
-for file in "$bochs" "$out/conformance.iso" "$bios" "$vgabios"; do
-	if [ ! -r "$file" ]; then
-		echo "$0: $file is missing" >&2
-		exit 2
-	fi
-done
-
-mkdir -p "$run"
-rm -f "$run/console"
-cat > "$run/bochsrc" <<END
-cpu: model=$model, count=$ncpus, ips=100000000, ignore_bad_msrs=0, reset_on_triple_fault=0, add_features="$features"
-memory: guest=128, host=128
-romimage: file="$bios"
-vgaromimage: file="$vgabios"
-ata0-master: type=cdrom, path="$out/conformance.iso", status=inserted
-boot: cdrom
-clock: sync=none
-com1: enabled=1, mode=file, dev="$run/console"
-costs: enabled=1
-panic: action=fatal
-error: action=ignore
-info: action=ignore
-log: "$run/log"
-display_library: nogui
-END
-
-timeout "${TIMEOUT:-300}" "$bochs" -q -f "$run/bochsrc" > "$run/stdout" 2>&1 < /dev/null
-if [ ! -s "$run/console" ]; then
-	echo "Bail out! the emulator did not run the image, see $run/log"
+"$(dirname "$0")/../bare/run.sh" "$1" "$out/conformance.iso" "$run" \
+	"model=$model, count=$ncpus, add_features=\"$features\"" 'costs: enabled=1' || {
+	echo "Bail out! the image did not run"
 	exit 1
-fi
+}
 sed -n '/^TAP version/,$p' "$run/console" | tr -d '\r' | tee "$run/tap"
 
 plan=$(sed -n 's/^1\.\.\([0-9]*\)$/\1/p' "$run/tap")

@@ -4,81 +4,16 @@
  * read: "program <number> <hash>" for each. With FUZZ_DUMP, one program's log,
  * value by value.
  *
- * Start-up code is that of the conformance test.
+ * Start-up code is that of ../bare.
  */
-#include <stddef.h>
-#include <stdint.h>
-
-#include "layout.h"
+#include "bare.h"
 #include "pmu_fuzz.h"
 
-#define COM1		0x3f8
 #define APIC_BASE_MSR	0x1b
 #define APIC_X2APIC	(1 << 10)
 #define X2APIC_SVR	0x80f
 
-struct gate {
-	uint16_t offset_low, selector;
-	uint8_t ist, type;
-	uint16_t offset_mid;
-	uint32_t offset_high, reserved;
-} __attribute__((packed));
-
-static struct gate idt[256] __attribute__((aligned(16)));
 static struct fuzz fuzz;
-extern char trap_stubs[];
-
-static void outb(uint16_t port, uint8_t value)
-{
-	asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
-static uint8_t inb(uint16_t port)
-{
-	uint8_t value;
-
-	asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-	return value;
-}
-
-static void put_char(char c)
-{
-	while (!(inb(COM1 + 5) & 0x20))
-		;
-	outb(COM1, c);
-}
-
-static void put_string(const char *s)
-{
-	while (*s)
-		put_char(*s++);
-}
-
-static void put_number(uint64_t value, unsigned int base)
-{
-	char buf[24];
-	int i = sizeof(buf) - 1;
-
-	buf[i] = 0;
-	do {
-		buf[--i] = "0123456789abcdef"[value % base];
-		value /= base;
-	} while (value);
-	put_string(buf + i);
-}
-
-static void __attribute__((noreturn)) power_off(void)
-{
-	static const char shutdown[] = "Shutdown";
-	const char *c;
-
-	while (!(inb(COM1 + 5) & 0x40))
-		;
-	for (c = shutdown; *c; c++)
-		outb(0x8900, *c);
-	for (;;)
-		asm volatile("cli; hlt");
-}
 
 /* Nothing but what the programs handle themselves is to come. */
 void trap(const uint64_t *regs);
@@ -92,35 +27,14 @@ void trap(const uint64_t *regs)
 	power_off();
 }
 
-static void set_gate(unsigned int vector, const char *entry)
-{
-	uint64_t addr = (uint64_t)entry;
-
-	idt[vector].offset_low = addr;
-	idt[vector].offset_mid = addr >> 16;
-	idt[vector].offset_high = addr >> 32;
-	idt[vector].selector = SEL_CODE64;
-	idt[vector].type = 0x8e;
-}
-
 static void set_up_interrupts(void)
 {
-	struct {
-		uint16_t limit;
-		uint64_t base;
-	} __attribute__((packed)) ptr = { sizeof(idt) - 1, (uint64_t)idt };
-	unsigned int v;
-
-	/* None from the PICs. */
-	outb(0x21, 0xff);
-	outb(0xa1, 0xff);
-	for (v = 0; v < 256; v++)
-		set_gate(v, trap_stubs + 16 * v);
+	init_gates();
 	set_gate(2, fuzz_nmi_entry);
 	set_gate(13, fuzz_gp_entry);
 	set_gate(FUZZ_PMI_VECTOR, fuzz_pmi_entry);
 	set_gate(FUZZ_IPI_VECTOR, fuzz_ipi_entry);
-	asm volatile("lidt %0" : : "m"(ptr));
+	load_gates();
 
 	fuzz_wrmsr(APIC_BASE_MSR, 0xfee00900 | APIC_X2APIC);
 	fuzz_wrmsr(X2APIC_SVR, 0x1ff);
@@ -179,13 +93,9 @@ static void find_pmu(void)
 	}
 }
 
-void bsp_main(void);
 void bsp_main(void)
 {
-	outb(COM1 + 3, 0x80);
-	outb(COM1, 1);
-	outb(COM1 + 1, 0);
-	outb(COM1 + 3, 3);
+	bare_init();
 	put_char('\n');
 	find_pmu();
 	set_up_interrupts();
@@ -197,17 +107,6 @@ void bsp_main(void)
 }
 
 /* There is one processor. */
-void ap_main(void);
 void ap_main(void)
 {
-}
-
-/* clang may call it. */
-void *memset(void *to, int c, size_t n);
-void *memset(void *to, int c, size_t n)
-{
-	void *ret = to;
-
-	asm volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(c) : "memory");
-	return ret;
 }
