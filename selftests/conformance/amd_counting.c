@@ -27,8 +27,8 @@ static void check_memory(void)
 	setup_pmc(3, AMD_LS_DISPATCH | 7 << 8 | SEL_OS);
 	setup_pmc(4, AMD_LS_DISPATCH | SEL_OS);
 	MEASURE(CORE_ALL,
-		    ".rept 10; mov (%%rbx), %%eax; .endr; .rept 5; mov %%eax, (%%rbx); .endr;"
-		    ".rept 3; incl (%%rbx); .endr; nop; nop");
+		".rept 10; mov (%%rbx), %%eax; .endr; .rept 5; mov %%eax, (%%rbx); .endr;"
+		".rept 3; incl (%%rbx); .endr; nop; nop");
 	is_u64(PMC(0), 10, "loads");
 	is_u64(PMC(1), 5, "stores");
 	is_u64(PMC(2), 3, "loads with stores");

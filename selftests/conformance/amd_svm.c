@@ -228,7 +228,8 @@ static void check_level(unsigned int cpl, u64 os_branches, u64 usr_branches, u64
 	setup_pmc(2, AMD_BRANCHES | SEL_USR | SEL_OS | GUEST_ONLY);
 	setup_pmc(3, AMD_INSNS | SEL_USR | GUEST_ONLY);
 	set_cpl(cpl);
-	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL, "SVM: a guest at CPL %u", cpl);
+	is_u64(svm_run(amd_guest_100_nops, CORE_ALL), VMEXIT_VMMCALL,
+	       "SVM: a guest at CPL %u", cpl);
 	is_u64(PMC(0), os_branches, "VMRUN to CPL %u: OS", cpl);
 	is_u64(PMC(1), usr_branches, "VMRUN to CPL %u: USR", cpl);
 	is_u64(PMC(2), 1, "VMRUN to CPL %u: USR and OS", cpl);
@@ -261,7 +262,8 @@ static void check_svme_off(void)
 	/* WRMSR to EFER, then NOP and what disables again. */
 	setup_counters(HOST_ONLY);
 	wrmsr(PERF_GLOBAL_CTL, CORE_ALL);
-	asm volatile("wrmsr; nop; mov $" STR(PERF_GLOBAL_CTL) ", %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
+	asm volatile("wrmsr; nop; mov $" STR(PERF_GLOBAL_CTL) ", %%ecx;"
+		     "xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
 		     : "+a"(lo), "+d"(hi), "+c"(msr) : : "memory", "cc");
 	check_exact(1 + MEASURE_OVERHEAD, 0,
 		     "EFER.SVME set: HostOnly counts from the next instruction");

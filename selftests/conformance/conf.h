@@ -129,7 +129,8 @@ static inline u64 rdmsr_safe(u32 msr, u64 *value)
 	u32 lo, hi;
 
 	last_fault_vector = 0;
-	asm volatile("1: rdmsr\n2:" EX_TABLE : "=a"(lo), "=d"(hi) : "c"(msr), "a"(0), "d"(0) : "memory");
+	asm volatile("1: rdmsr\n2:" EX_TABLE
+		     : "=a"(lo), "=d"(hi) : "c"(msr), "a"(0), "d"(0) : "memory");
 	*value = lo | (u64)hi << 32;
 	return last_fault_vector;
 }
@@ -147,7 +148,8 @@ static inline u64 rdpmc_safe(u32 index, u64 *value)
 	u32 lo, hi;
 
 	last_fault_vector = 0;
-	asm volatile("1: rdpmc\n2:" EX_TABLE : "=a"(lo), "=d"(hi) : "c"(index), "a"(0), "d"(0) : "memory");
+	asm volatile("1: rdpmc\n2:" EX_TABLE
+		     : "=a"(lo), "=d"(hi) : "c"(index), "a"(0), "d"(0) : "memory");
 	*value = lo | (u64)hi << 32;
 	return last_fault_vector;
 }

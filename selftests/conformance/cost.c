@@ -63,13 +63,15 @@ static void check_instructions(void)
 	emucost_cmd(EMUCOST_CMD_CPU | 0);
 	/* Latch, read, latch, 100 NOPs, latch, read. */
 	asm volatile("mov %[latch], %%eax; mov %[cmd], %%edx; outl %%eax, %%dx\n\t"
-		     "mov %[value], %%eax; outl %%eax, %%dx; mov %[data], %%edx; inl %%dx, %%eax; mov %%eax, %1\n\t"
+		     "mov %[value], %%eax; outl %%eax, %%dx\n\t"
+		     "mov %[data], %%edx; inl %%dx, %%eax; mov %%eax, %1\n\t"
 		     "mov %[latch], %%eax; mov %[cmd], %%edx; outl %%eax, %%dx\n\t"
 		     ".rept 100; nop; .endr\n\t"
 		     "mov %[latch], %%eax; outl %%eax, %%dx\n\t"
 		     "mov %[value], %%eax; outl %%eax, %%dx; mov %[data], %%edx; inl %%dx, %%eax"
 		     : "=&a"(low[1]), "=&r"(low[0])
-		     : [latch] "i"(EMUCOST_CMD_LATCH), [cmd] "i"(EMUCOST_PORT_CMD), [data] "i"(EMUCOST_PORT_DATA),
+		     : [latch] "i"(EMUCOST_CMD_LATCH), [cmd] "i"(EMUCOST_PORT_CMD),
+		       [data] "i"(EMUCOST_PORT_DATA),
 		       [value] "i"(EMUCOST_CMD_VALUE | EMUCOST_HOST_INSNS * 2)
 		     : "rdx", "memory");
 	/*
@@ -141,8 +143,10 @@ asm(".text\n"
     ".globl guest_reads_cost\n"
     "guest_reads_cost:\n"
     "	mov $" STR(EMUCOST_PORT_DATA) ", %edx; inl %dx, %eax; mov %eax, (%rbx)\n"
-    "	mov $" STR(EMUCOST_PORT_CMD) ", %edx; mov $" STR(EMUCOST_CMD_LOCK) ", %eax; outl %eax, %dx\n"
-    "	mov $" STR(IA32_PMC0) ", %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr; rdmsr; xor %ecx, %ecx; rdpmc\n"
+    "	mov $" STR(EMUCOST_PORT_CMD) ", %edx\n"
+    "	mov $" STR(EMUCOST_CMD_LOCK) ", %eax; outl %eax, %dx\n"
+    "	mov $" STR(IA32_PMC0) ", %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr; rdmsr\n"
+    "	xor %ecx, %ecx; rdpmc\n"
     "	vmcall\n");
 
 #define FIXED_CYCLES	1	/* the fixed counter of core cycles */
@@ -176,7 +180,8 @@ static void check_ticks(void)
 	is_u64(grown(EMUCOST_HOST_TICKS0 + FIXED_INDEX), 0,
 	       "ticks: the guest's fixed counter, in the host");
 	is_u64(grown(EMUCOST_GUEST_TICKS0 + 1), 0, "ticks: the host's counter, in the guest");
-	is_u64(grown(EMUCOST_HOST_TICKS0 + 1), VMX_HOST_INSNS, "ticks: the host's counter, in the host");
+	is_u64(grown(EMUCOST_HOST_TICKS0 + 1), VMX_HOST_INSNS,
+	       "ticks: the host's counter, in the host");
 
 	/* Without these controls a counter goes on over the border, and it shows. */
 	vmx_controls(PIN_NMI_EXITING, 0, 0, 0, 0);

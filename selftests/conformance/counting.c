@@ -25,7 +25,8 @@ static void check_straight(void)
 	EXACT(33, 0, "33 NOPs", ".rept 33; nop; .endr");
 	EXACT(5000, 0, "5000 NOPs", ".rept 5000; nop; .endr");
 	EXACT(6, 0, "loads and stores",
-	      "mov (%%rbx), %%eax; mov %%eax, 8(%%rbx); lock incl 16(%%rbx); push %%rax; pop %%rax; mfence");
+	      "mov (%%rbx), %%eax; mov %%eax, 8(%%rbx); lock incl 16(%%rbx);"
+	      "push %%rax; pop %%rax; mfence");
 	EXACT(2, 0, "CPUID", "xor %%eax, %%eax; cpuid");
 }
 
@@ -104,7 +105,8 @@ void stop_timer(void)
 {
 	apic_write(APIC_LVTT, LVT_MASKED);
 	set_gate(VEC_TIMER, quick_eoi);
-	asm volatile("mov %0, %%r15; sti; .rept 8; nop; .endr; cli" : : "r"(APIC_BASE) : "r15", "memory");
+	asm volatile("mov %0, %%r15; sti; .rept 8; nop; .endr; cli"
+		     : : "r"(APIC_BASE) : "r15", "memory");
 	set_gate(VEC_TIMER, NULL);
 }
 
@@ -123,7 +125,8 @@ static void check_interrupts(void)
 	set_gate(VEC_IPI, NULL);
 
 	start_timer(quick_eoi);
-	EXACT(5 + 2, 1 + event_branches(1), "HLT retires once, its wake-up adds the interrupt and its handler",
+	EXACT(5 + 2, 1 + event_branches(1),
+	      "HLT retires once, its wake-up adds the interrupt and its handler",
 	      "mov $0xfee00000, %%r15d; movl $3000, 0x380(%%r15); sti; hlt; cli");
 	is_u64(PMC(2), 7 + MEASURE_OVERHEAD, "a halted CPU has no cycles");
 	if (pmu->has_fixed)
@@ -157,9 +160,11 @@ static void check_timer_interrupts(void)
 	start_timer(quick_rearm);
 	MEASURE_TIMED("mov $100000, %%ecx", "1: nop; nop; loop 1b");
 	check_timed(1 + 300000, 100000, 11, "timer interrupts in a loop");
-	MEASURE_TIMED("mov $0x1000000, %%esi; mov $0x1400000, %%edi; mov $200000, %%ecx", "rep movsb");
+	MEASURE_TIMED("mov $0x1000000, %%esi; mov $0x1400000, %%edi; mov $200000, %%ecx",
+		      "rep movsb");
 	check_timed(3 + 1, 0, 1, "timer interrupts in REP MOVSB");
-	MEASURE_TIMED("mov $0x1000000, %%edi; mov $200000, %%ecx; mov $0x5a, %%eax", "repne scasb");
+	MEASURE_TIMED("mov $0x1000000, %%edi; mov $200000, %%ecx; mov $0x5a, %%eax",
+		      "repne scasb");
 	check_timed(3 + 1, 0, 1, "timer interrupts in REPNE SCASB");
 	stop_timer();
 }
@@ -174,7 +179,8 @@ static void check_kernel_mode(void)
 	check_exact(0, 0, "USR only, in the kernel");
 	is_u64(PMC(2), 0, "USR only, in the kernel: no cycles");
 	if (pmu->has_fixed)
-		is_u64(FIXED(1) | FIXED(2) | FIXED(3), 0, "USR only, in the kernel: no cycles, no slots");
+		is_u64(FIXED(1) | FIXED(2) | FIXED(3), 0,
+		       "USR only, in the kernel: no cycles, no slots");
 	setup_exact(0);
 	MEASURE(pmu->all_counters, "nop");
 	check_exact(0, 0, "neither USR nor OS");
@@ -262,7 +268,8 @@ static void check_interrupted_user_mode(void)
 	stop_timer();
 	ok(*interrupts > 10, "timer interrupts in user mode: enough of them");
 	returns = pmu->counts_where_it_goes ? *interrupts : 0;
-	check_exact(3 + 300000 + 1 + returns, 100000 + 1 + returns, "USR only, with timer interrupts");
+	check_exact(3 + 300000 + 1 + returns, 100000 + 1 + returns,
+		    "USR only, with timer interrupts");
 }
 
 static void check_switches(void)

@@ -54,9 +54,11 @@ static void check_model_events(void)
 	pmu_reset();
 	setup_pmc(2, EV_BR_MISSES | ALL_MODES);
 	MEASURE(GLOBAL_ALL,
-		"mov $1000, %%ecx; mov $12345, %%eax; 1: imul $1103515245, %%eax, %%eax; add $12345, %%eax;"
+		"mov $1000, %%ecx; mov $12345, %%eax;"
+		"1: imul $1103515245, %%eax, %%eax; add $12345, %%eax;"
 		"test $0x10000, %%eax; jz 2f; nop; 2: dec %%ecx; jnz 1b");
-	ok(PMC(2) > 200 && PMC(2) < 1000, "mispredicted branches: random ones are not (%lu)", PMC(2));
+	ok(PMC(2) > 200 && PMC(2) < 1000,
+	   "mispredicted branches: random ones are not (%lu)", PMC(2));
 }
 
 /* MEM_INST_RETIRED, the one event that is not architectural */
@@ -66,7 +68,8 @@ static void check_memory(void)
 	setup_pmc(0, EV_LOADS | SEL_OS);
 	setup_pmc(1, EV_STORES | SEL_OS);
 	setup_pmc(2, EV_MEM_ANY | SEL_OS);
-	MEASURE(GLOBAL_ALL, ".rept 10; mov (%%rbx), %%eax; .endr; .rept 5; mov %%eax, (%%rbx); .endr;"
+	MEASURE(GLOBAL_ALL,
+		".rept 10; mov (%%rbx), %%eax; .endr; .rept 5; mov %%eax, (%%rbx); .endr;"
 		".rept 3; incl (%%rbx); .endr; nop; nop");
 	is_u64(PMC(0), 13, "loads");
 	is_u64(PMC(1), 8, "stores");
@@ -74,7 +77,8 @@ static void check_memory(void)
 	pmu_reset();
 	setup_pmc(0, EV_LOADS | SEL_OS);
 	setup_pmc(1, EV_STORES | SEL_OS);
-	MEASURE(GLOBAL_ALL, "push %%rax; push %%rax; pop %%rax; call 1f; jmp 2f; 1: ret; 2: pop %%rax");
+	MEASURE(GLOBAL_ALL,
+		"push %%rax; push %%rax; pop %%rax; call 1f; jmp 2f; 1: ret; 2: pop %%rax");
 	is_u64(PMC(0), 3, "loads of POP and RET");
 	is_u64(PMC(1), 3, "stores of PUSH and CALL");
 }

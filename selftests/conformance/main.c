@@ -132,7 +132,8 @@ void trap(struct regs *regs)
 	}
 	if (regs->vector < 32 && fix_up(regs))
 		return;
-	note("unexpected vector %lu error %lx at %lx, CR2 %lx", regs->vector, regs->error, regs->rip, read_cr(2));
+	note("unexpected vector %lu error %lx at %lx, CR2 %lx", regs->vector, regs->error,
+	     regs->rip, read_cr(2));
 	put_string("Bail out! unexpected trap\n");
 	power_off();
 }
@@ -144,7 +145,8 @@ static void load_tables(unsigned int cpu)
 
 	tss[cpu].rsp[0] = (u64)trap_stack[cpu] + sizeof(trap_stack[cpu]);
 	tss[cpu].io_map = sizeof(struct tss);
-	gdt[selector / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
+	gdt[selector / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 |
+			    (base >> 24 & 0xff) << 56;
 	gdt[selector / 8 + 1] = base >> 32;
 	load_gates();
 	asm volatile("ltr %0" : : "r"(selector));

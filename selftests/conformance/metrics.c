@@ -29,7 +29,8 @@ static void check_register(void)
 	is_u64(rdmsr(IA32_PERF_METRICS), WRITTEN, "PERF_METRICS: reads back");
 	is_u64(rdpmc_safe(RDPMC_METRICS, &value), 0, "PERF_METRICS: RDPMC");
 	is_u64(value, WRITTEN, "PERF_METRICS: RDPMC reads it");
-	is_u64(rdpmc_safe(RDPMC_METRICS | 1, &value), VEC_GP, "PERF_METRICS: RDPMC knows no second one");
+	is_u64(rdpmc_safe(RDPMC_METRICS | 1, &value), VEC_GP,
+	       "PERF_METRICS: RDPMC knows no second one");
 }
 
 static void check_counting(void)
@@ -73,7 +74,8 @@ static void check_guest(void)
 	vmx_run(guest_100_nops, ENABLE & ~GLOBAL_METRICS);
 	is_u64(rdmsr(IA32_PERF_METRICS), WRITTEN, "PERF_METRICS: off on both sides");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, ENABLE);
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "PERF_METRICS: entry may load its bit");
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL,
+	       "PERF_METRICS: entry may load its bit");
 	is_u64(vmread(VMCS_GUEST_PERF_GLOBAL_CTRL), ENABLE, "PERF_METRICS: exit saves its bit");
 	is_u64(rdmsr(IA32_PERF_METRICS), MODEL, "PERF_METRICS: on in the guest");
 	vmx_exit();

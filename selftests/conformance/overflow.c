@@ -68,6 +68,9 @@ static void check_last_event(void)
 	is_u64(rdmsr(pmu->global_status), BIT(0), "overflow with the last event");
 }
 
+/* Two instructions that leave in scratch where the next ones start. */
+#define NOTE_START	"lea 1f(%%rip), %%r8; mov %%r8, (%%rbx); 1: "
+
 /* The PMI arrives right after the instruction that overflows. */
 static void check_exact_pmi(u32 lvtpc, const char *what)
 {
@@ -76,8 +79,7 @@ static void check_exact_pmi(u32 lvtpc, const char *what)
 	for (count = 1; count <= 200; count++) {
 		prepare_overflow(lvtpc, pmu->insns, count);
 		asm volatile("sti");
-		MEASURE(pmu->all_counters,
-			"lea 1f(%%rip), %%r8; mov %%r8, (%%rbx); 1: .rept 300; nop; .endr");
+		MEASURE(pmu->all_counters, NOTE_START ".rept 300; nop; .endr");
 		asm volatile("cli");
 		/* Two instructions stand before the sled. */
 		if (pmi_count != 1 || (count > 2 && pmi_rip[0] != *(u64 *)scratch + count - 2)) {
@@ -86,7 +88,8 @@ static void check_exact_pmi(u32 lvtpc, const char *what)
 		}
 	}
 	ok(!bad,
-	   "%s: arrives right after the instruction that overflows (%lu wrong, last %lu)", what, bad, bad_at);
+	   "%s: arrives right after the instruction that overflows (%lu wrong, last %lu)",
+	   what, bad, bad_at);
 }
 
 static void check_exact_branch_pmi(void)
@@ -96,8 +99,7 @@ static void check_exact_branch_pmi(void)
 	for (count = 1; count <= 100; count++) {
 		prepare_overflow(LVT_NMI, pmu->branches, count);
 		/* Each JMP and the NOP behind it are three bytes. */
-		MEASURE(pmu->all_counters,
-			"lea 1f(%%rip), %%r8; mov %%r8, (%%rbx); 1: .rept 150; .byte 0xeb, 0x00, 0x90; .endr");
+		MEASURE(pmu->all_counters, NOTE_START ".rept 150; .byte 0xeb, 0x00, 0x90; .endr");
 		if (pmi_count != 1 || pmi_rip[0] != *(u64 *)scratch + count * 3 - 1)
 			bad++;
 	}

@@ -79,7 +79,8 @@ static u64 allowed(u32 msr, u64 wish)
 void vmx_controls(u64 pin, u64 cpu, u64 cpu2, u64 exit, u64 entry)
 {
 	vmwrite(VMCS_PIN_CONTROLS, allowed(0x48d, pin));
-	vmwrite(VMCS_CPU_CONTROLS, allowed(0x48e, cpu | CPU_MSR_BITMAPS | (cpu2 ? CPU_SECONDARY : 0)));
+	vmwrite(VMCS_CPU_CONTROLS,
+		allowed(0x48e, cpu | CPU_MSR_BITMAPS | (cpu2 ? CPU_SECONDARY : 0)));
 	if (cpu2)
 		vmwrite(VMCS_CPU_CONTROLS2, allowed(0x48b, cpu2));
 	vmwrite(VMCS_EXIT_CONTROLS, allowed(0x48f, exit | EXIT_HOST_64));
@@ -208,13 +209,16 @@ GUEST(guest_100_nops, ".rept 100; nop; .endr");
 GUEST(guest_5000_nops, ".rept 5000; nop; .endr");
 GUEST(guest_branches, "mov $50, %ecx; 1: loop 1b");
 GUEST(guest_cpuid, "nop; nop; cpuid; nop");
-GUEST(guest_set_ctrl, "mov $" STR(IA32_PERF_GLOBAL_CTRL) ", %ecx; mov $3, %eax; xor %edx, %edx; wrmsr");
+GUEST(guest_set_ctrl,
+      "mov $" STR(IA32_PERF_GLOBAL_CTRL) ", %ecx; mov $3, %eax; xor %edx, %edx; wrmsr");
 GUEST(guest_read_debugctl, "mov $" STR(IA32_DEBUGCTL) ", %ecx; rdmsr; mov %eax, (%rbx)");
 GUEST(guest_rdpmc, "xor %ecx, %ecx; rdpmc; mov %eax, (%rbx)");
 GUEST(guest_read_counters, "mov $" STR(IA32_PMC0) ", %ecx; rdmsr; mov %eax, (%rbx)");
 GUEST(guest_spin, "1: jmp 1b");
 
-#define ALL_SWITCHES	EXIT_LOAD_PERF_GLOBAL_CTRL | EXIT_SAVE_PERF_GLOBAL_CTRL, ENTRY_LOAD_PERF_GLOBAL_CTRL
+/* Of vmx_controls(), the last two */
+#define ALL_SWITCHES	EXIT_LOAD_PERF_GLOBAL_CTRL | EXIT_SAVE_PERF_GLOBAL_CTRL, \
+			ENTRY_LOAD_PERF_GLOBAL_CTRL
 
 static void setup_counters(void)
 {
@@ -310,7 +314,8 @@ static void check_save(void)
 	vmx_run(guest_set_ctrl, 0);
 	is_u64(vmread(VMCS_GUEST_PERF_GLOBAL_CTRL), 3, "VM-exit saves what the guest wrote");
 	is_u64(vmx_exit_ctrl, BIT(7), "VM-exit loads the host's value");
-	vmx_controls(PIN_NMI_EXITING, 0, 0, EXIT_LOAD_PERF_GLOBAL_CTRL, ENTRY_LOAD_PERF_GLOBAL_CTRL);
+	vmx_controls(PIN_NMI_EXITING, 0, 0, EXIT_LOAD_PERF_GLOBAL_CTRL,
+		     ENTRY_LOAD_PERF_GLOBAL_CTRL);
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, GLOBAL_ALL);
 	vmx_run(guest_set_ctrl, 0);
 	is_u64(vmread(VMCS_GUEST_PERF_GLOBAL_CTRL), GLOBAL_ALL,
@@ -375,35 +380,50 @@ static void check_rdpmc_exiting(void)
 	is_u64(*(u32 *)scratch, 0x777, "RDPMC reads");
 }
 
-static void check_guest_pmi(void)
+/* Run a guest of 100 NOPs, the last of count of which makes counter 0 overflow. */
+static u64 run_to_pmi(u32 lvtpc, u64 count)
+{
+	setup_counters();
+	setup_pmc(0, EV_INSNS | SEL_OS | SEL_INT);
+	preset_pmc(0, count);
+	pmi_count = 0;
+	apic_write(APIC_LVTPC, lvtpc);
+	return vmx_run(guest_100_nops, 0);
+}
+
+/* An NMI that exited blocks others until an IRET. */
+static void unblock_nmis(void)
+{
+	asm volatile("mov %%rsp, %%rax; pushq $" STR(SEL_DATA) "; push %%rax; pushf;"
+		     "pushq $" STR(SEL_CODE64) "; lea 1f(%%rip), %%rax; push %%rax; iretq; 1:"
+		     : : : "rax", "memory", "cc");
+}
+
+static void check_guest_nmi(void)
 {
 	u64 bad = 0, count;
 
-	vmx_controls(PIN_NMI_EXITING | PIN_EXT_INTR_EXITING, 0, 0, ALL_SWITCHES | ENTRY_LOAD_DEBUG_CONTROLS);
-	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, GLOBAL_ALL);
 	for (count = 1; count < 100; count++) {
-		setup_counters();
-		setup_pmc(0, EV_INSNS | SEL_OS | SEL_INT);
-		preset_pmc(0, count);
-		apic_write(APIC_LVTPC, LVT_NMI);
-		if (vmx_run(guest_100_nops, 0) != EXIT_REASON_NMI || vmread(VMCS_EXIT_INTR_INFO) != 0x80000202 ||
+		if (run_to_pmi(LVT_NMI, count) != EXIT_REASON_NMI ||
+		    vmread(VMCS_EXIT_INTR_INFO) != 0x80000202 ||
 		    vmread(VMCS_GUEST_RIP) != (u64)guest_100_nops + count || PMC(0))
 			bad++;
-		/* The NMI that exited blocks others until an IRET. */
-		asm volatile("mov %%rsp, %%rax; pushq $" STR(SEL_DATA) "; push %%rax; pushf; pushq $" STR(SEL_CODE64)
-			     "; lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" : : : "rax", "memory", "cc");
+		unblock_nmis();
 	}
 	ok(!bad,
 	   "guest PMI: NMI exits right after the instruction that overflows (%lu wrong)", bad);
+}
 
-	setup_counters();
-	setup_pmc(0, EV_INSNS | SEL_OS | SEL_INT);
-	preset_pmc(0, 50);
-	apic_write(APIC_LVTPC, VEC_PMI);
-	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_EXT_INTR, "guest PMI: fixed vector exits");
+static void check_guest_pmi(void)
+{
+	vmx_controls(PIN_NMI_EXITING | PIN_EXT_INTR_EXITING, 0, 0,
+		     ALL_SWITCHES | ENTRY_LOAD_DEBUG_CONTROLS);
+	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, GLOBAL_ALL);
+	check_guest_nmi();
+
+	is_u64(run_to_pmi(VEC_PMI, 50), EXIT_REASON_EXT_INTR, "guest PMI: fixed vector exits");
 	is_u64(vmread(VMCS_GUEST_RIP), (u64)guest_100_nops + 50,
 	       "guest PMI: at the right instruction");
-	pmi_count = 0;
 	asm volatile("sti; nop; nop; cli");
 	is_u64(pmi_count, 1, "guest PMI: the host takes it");
 
@@ -440,7 +460,8 @@ static void check_posted_descriptor(void)
 /* A guest with IF 0 takes no interrupt, but one for the host makes it exit. */
 static void check_interrupt_with_if_0(void)
 {
-	vmx_controls(PIN_NMI_EXITING | PIN_EXT_INTR_EXITING, CPU_TPR_SHADOW, CPU2_VIRT_INTR_DELIVERY, 0, 0);
+	vmx_controls(PIN_NMI_EXITING | PIN_EXT_INTR_EXITING, CPU_TPR_SHADOW,
+		     CPU2_VIRT_INTR_DELIVERY, 0, 0);
 	vmwrite(VMCS_GUEST_INTR_STATUS, 0x50);
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMCALL, "IF 0: a virtual interrupt waits");
 	apic_write(APIC_ICR_LO, 0x40000 | VEC_PMI);
