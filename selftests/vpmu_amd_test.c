@@ -9,6 +9,7 @@
  * of what is read-only, do nothing. HostOnly and GuestOnly are the guest's to
  * write and to read; what hardware gets of them is vpmu_switch_test's.
  */
+#include "payloads.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 #include "vpmu_model.h"
@@ -21,15 +22,6 @@
 #define HOST_ONLY		BIT_ULL(41)
 
 #define NR_GLOBAL		4
-
-DEFINE_LOOP_PAYLOAD(nop,
-	"nop\n\t",
-	1, 0);
-
-DEFINE_LOOP_PAYLOAD(cpuid,
-	"xor %%eax, %%eax\n\t"
-	"cpuid\n\t",
-	2, 0);
 
 /* vpmu_is_mediated(), and what the guest was given, for the guest. */
 static bool is_mediated;

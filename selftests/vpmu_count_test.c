@@ -12,6 +12,7 @@
  * a guest is an instruction and a branch of that guest, which it is not to see.
  */
 #include "apic.h"
+#include "payloads.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -27,10 +28,6 @@ static uint8_t guest_buf[GUEST_BUF_SIZE];
 static bool is_mediated;
 
 /* Nothing that leaves the guest. */
-DEFINE_LOOP_PAYLOAD(nop,
-	"nop\n\t",
-	1, 0);
-
 DEFINE_LOOP_PAYLOAD(loop_insn,
 	"mov $4, %%ecx\n\t"
 	"1: loop 1b\n\t",
@@ -60,11 +57,6 @@ DEFINE_LOOP_PAYLOAD(rdpmc,
 	2, 0);
 
 /* Exits that the kernel handles. */
-DEFINE_LOOP_PAYLOAD(cpuid,
-	"xor %%eax, %%eax\n\t"
-	"cpuid\n\t",
-	2, 0);
-
 DEFINE_LOOP_PAYLOAD(rdmsr,
 	"mov $0x1a0, %%ecx\n\t"		/* IA32_MISC_ENABLE */
 	"rdmsr\n\t",

@@ -4,17 +4,9 @@
  * single instruction, in hardware or emulated; the guest reads back what it
  * wrote and cannot tell; what the filter allows stays exact.
  */
+#include "payloads.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
-
-DEFINE_LOOP_PAYLOAD(nop,
-	"nop\n\t",
-	1, 0);
-
-DEFINE_LOOP_PAYLOAD(cpuid,
-	"xor %%eax, %%eax\n\t"
-	"cpuid\n\t",
-	2, 0);
 
 /* Stops half way for user space, in the middle of an instruction. */
 #define HALF_NOPS	100

@@ -10,6 +10,7 @@
  * vpmu_amd_test's; saving and restoring them is the same.
  */
 #include "apic.h"
+#include "payloads.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -18,10 +19,6 @@
 #define MAX_GP		8
 #define MAX_FIXED	4
 #define MAX_MSRS	64
-
-DEFINE_LOOP_PAYLOAD(nop,
-	"nop\n\t",
-	1, 0);
 
 DEFINE_LOOP_PAYLOAD(pio_user,
 	"out %%al, $0x80\n\t",

@@ -12,6 +12,7 @@
  */
 #include "apic.h"
 #include "nested.h"
+#include "payloads.h"
 #include "vpmu_harness.h"
 
 #include "svm_util.h"
@@ -143,11 +144,6 @@ static void guest_counts(struct svm_test_data *svm, void *msrpm, uint64_t msrpm_
 	}
 	GUEST_DONE();
 }
-
-DEFINE_LOOP_PAYLOAD(cpuid,
-	"xor %%eax, %%eax\n\t"
-	"cpuid\n\t",
-	2, 0);
 
 static void guest_expect_svme(const uint64_t pairs[3], bool svme)
 {

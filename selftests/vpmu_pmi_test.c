@@ -11,6 +11,7 @@
  * APM Vol. 2, 13.2 and 16.4: the same, but delivery leaves LVTPC as it is.
  */
 #include "apic.h"
+#include "payloads.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -22,15 +23,6 @@
 
 /* How many exits to user space of a payload find the guest moved to another vCPU. */
 #define SAVED_IOS	3
-
-DEFINE_LOOP_PAYLOAD(nop,
-	"nop\n\t",
-	1, 0);
-
-DEFINE_LOOP_PAYLOAD(cpuid,
-	"xor %%eax, %%eax\n\t"
-	"cpuid\n\t",
-	2, 0);
 
 DEFINE_LOOP_PAYLOAD(pio_user,
 	"in $0x80, %%al\n\t",

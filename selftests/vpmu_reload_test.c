@@ -14,15 +14,11 @@
 #include <sys/wait.h>
 
 #include "host_event.h"
+#include "payloads.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
 #define NR_RELOADS	100
-
-DEFINE_LOOP_PAYLOAD(cpuid,
-	"xor %%eax, %%eax\n\t"
-	"cpuid\n\t",
-	2, 0);
 
 /* On AMD KVM's own vPMU counts each VMRUN as an instruction of the guest. */
 static bool exact = true;
