@@ -7,12 +7,9 @@
  * instruction, though the guest takes the counters away again and again; and
  * the guest's counters know nothing of the host.
  */
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-
 #include "disturb.h"
 #include "host_event.h"
+#include "runner.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -53,48 +50,6 @@ static void guest_count_forever(const struct payload *p)
 		guest_fixed0_expect(p->insns);
 		GUEST_SYNC(0);
 	}
-}
-
-/**
- * struct runner - a thread that runs a vCPU
- * @vcpu: the vCPU
- * @cpu: where
- * @rounds: how often the guest found its counts right
- * @stop: to end it
- */
-struct runner {
-	struct kvm_vcpu *vcpu;
-	int cpu;
-	atomic_int rounds;
-	atomic_bool stop;
-	pthread_t thread;
-};
-
-static void *runner_thread(void *arg)
-{
-	struct runner *r = arg;
-
-	pin_self_to_cpu(r->cpu);
-	while (!r->stop) {
-		TEST_ASSERT_EQ(vpmu_run(r->vcpu), VPMU_SYNC);
-		r->rounds++;
-	}
-	return NULL;
-}
-
-static void runner_start(struct runner *r)
-{
-	TEST_ASSERT(!pthread_create(&r->thread, NULL, runner_thread, r),
-		    "pthread_create() failed");
-	/* From here on the guest is known to run and to count. */
-	while (!r->rounds)
-		sched_yield();
-}
-
-static void runner_join(struct runner *r)
-{
-	r->stop = true;
-	pthread_join(r->thread, NULL);
 }
 
 static struct kvm_vm *create(struct kvm_vcpu **vcpu, const struct payload *p)
@@ -164,7 +119,7 @@ TEST(task_beside_guest)
 	before = preemptions();
 	for (i = 0; i < NR_MEASURES; i++)
 		expect_exact(fd, &exactness);
-	runner_join(&runner);
+	runner_stop(&runner);
 	TEST_ASSERT(preemptions() > before, "The guest never had the CPU in between");
 	kvm_vm_free(vm);
 	close(fd);
@@ -203,7 +158,7 @@ TEST(many_events_beside_guest)
 		host_loop(HOST_ROUNDS);
 		nr = events_that_counted(fds);
 	} while (runner.rounds < NR_MEASURES || (nr < NR_EVENTS && runner.rounds < MAX_ROUNDS));
-	runner_join(&runner);
+	runner_stop(&runner);
 	TEST_ASSERT(nr == NR_EVENTS, "Only %d of %d events ever counted", nr, NR_EVENTS);
 	for (i = 0; i < NR_EVENTS; i++)
 		close(fds[i]);

@@ -23,6 +23,7 @@
 #include "host_event.h"
 #include "host_sysctl.h"
 #include "lend.h"
+#include "runner.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -512,23 +513,7 @@ TEST_F(task, multiplexed_on_cpu)
 }
 
 /* The real thing: KVM lends the PMU, and is watched. */
-#define GUEST_ROUNDS	100000
-
-DEFINE_PAYLOAD(guest_loop,
-	"mov $" __stringify(GUEST_ROUNDS) ", %%ecx\n\t"
-	"1: loop 1b\n\t",
-	1 + GUEST_ROUNDS, GUEST_ROUNDS);
-
-static void guest_count_forever(void)
-{
-	for (;;) {
-		guest_pmu_clear();
-		wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()));
-		payload_guest_loop.run(vpmu_msr_global_ctrl(), 1, 0);
-		GUEST_ASSERT_EQ(_rdpmc(0), payload_guest_loop.insns);
-		GUEST_SYNC(0);
-	}
-}
+#define GUEST_LOOPS	100000
 
 static struct lent watch_stop(struct lend *lend)
 {
@@ -543,7 +528,7 @@ static struct kvm_vcpu *create_guest(void)
 	struct vpmu_config config = vpmu_config_max();
 	struct kvm_vcpu *vcpu;
 
-	vpmu_vm_create(&vcpu, guest_count_forever, &config);
+	counting_vm_create(&vcpu, &config, GUEST_LOOPS);
 	return vcpu;
 }
 

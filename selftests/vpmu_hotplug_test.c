@@ -4,37 +4,16 @@
  * stay exact, and a processor that comes back has a PMU in order.
  */
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 
 #include "host_event.h"
 #include "host_msr.h"
 #include "lend.h"
+#include "runner.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
 #define NR_CYCLES	3
-#define GUEST_ROUNDS	100000
-
-DEFINE_PAYLOAD(guest_loop,
-	"mov $" __stringify(GUEST_ROUNDS) ", %%ecx\n\t"
-	"1: loop 1b\n\t",
-	1 + GUEST_ROUNDS, GUEST_ROUNDS);
-
-static void guest_count_forever(void)
-{
-	uint64_t on;
-
-	for (;;) {
-		on = guest_select_all();
-		payload_guest_loop.run(vpmu_msr_global_ctrl(), on, 0);
-		GUEST_ASSERT_EQ(_rdpmc(0), payload_guest_loop.insns);
-		GUEST_ASSERT_EQ(_rdpmc(1), payload_guest_loop.branches);
-		guest_fixed0_expect(payload_guest_loop.insns);
-		GUEST_SYNC(0);
-	}
-}
+#define GUEST_LOOPS	100000
 
 static bool set_online(int cpu, bool online)
 {
@@ -59,44 +38,6 @@ static int removable_cpu(void)
 	if (nr < 2 || !set_online(cpus[nr - 1], true))
 		return -1;
 	return cpus[nr - 1];
-}
-
-struct runner {
-	struct kvm_vcpu *vcpu;
-	int cpu;
-	atomic_int rounds;
-	atomic_bool stop;
-	pthread_t thread;
-};
-
-/* Where it is taken from, it goes back to as soon as it can. */
-static void prefer_cpu(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
-
-static void *runner_thread(void *arg)
-{
-	struct runner *r = arg;
-
-	while (!r->stop) {
-		prefer_cpu(r->cpu);
-		TEST_ASSERT_EQ(vpmu_run(r->vcpu), VPMU_SYNC);
-		r->rounds++;
-	}
-	return NULL;
-}
-
-static void wait_for_rounds(struct runner *r, int nr)
-{
-	int rounds = r->rounds + nr;
-
-	while (r->rounds < rounds)
-		usleep(1000);
 }
 
 /* On the processor that was away, with nothing of what was there before. */
@@ -131,11 +72,11 @@ static void test_cycle(struct runner *r, int cpu)
 	/* An event of the processor itself goes down with it. */
 	attr.disabled = 0;
 	fd = host_event_open_ok(&attr, -1, cpu);
-	wait_for_rounds(r, 3);
+	runner_wait(r, 3);
 	TEST_ASSERT(set_online(cpu, false), "CPU %d doesn't go: %s", cpu, strerror(errno));
-	wait_for_rounds(r, 3);
+	runner_wait(r, 3);
 	TEST_ASSERT(set_online(cpu, true), "CPU %d doesn't come: %s", cpu, strerror(errno));
-	wait_for_rounds(r, 3);
+	runner_wait(r, 3);
 	close(fd);
 	expect_in_order(cpu);
 }
@@ -152,13 +93,11 @@ TEST(guest_on_removed_cpu)
 	r.cpu = removable_cpu();
 	if (r.cpu < 0)
 		SKIP(return, "needs a processor that can be removed");
-	vm = vpmu_vm_create(&r.vcpu, guest_count_forever, &config);
-	TEST_ASSERT(!pthread_create(&r.thread, NULL, runner_thread, &r),
-		    "pthread_create() failed");
+	vm = counting_vm_create(&r.vcpu, &config, GUEST_LOOPS);
+	runner_start(&r);
 	for (i = 0; i < NR_CYCLES; i++)
 		test_cycle(&r, r.cpu);
-	r.stop = true;
-	pthread_join(r.thread, NULL);
+	runner_stop(&r);
 	kvm_vm_free(vm);
 }
 

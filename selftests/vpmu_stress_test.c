@@ -16,6 +16,7 @@
 
 #include "host_cgroup.h"
 #include "host_event.h"
+#include "runner.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -27,32 +28,13 @@
 #define NR_GUESTS	2
 #define NR_FDS		12
 #define HOST_ROUNDS	20000
-#define GUEST_ROUNDS	20000
+#define GUEST_LOOPS	20000
 
 static unsigned long env_number(const char *name, unsigned long otherwise)
 {
 	const char *value = getenv(name);
 
 	return value ? strtoul(value, NULL, 0) : otherwise;
-}
-
-DEFINE_PAYLOAD(guest_loop,
-	"mov $" __stringify(GUEST_ROUNDS) ", %%ecx\n\t"
-	"1: loop 1b\n\t",
-	1 + GUEST_ROUNDS, GUEST_ROUNDS);
-
-static void guest_count_forever(void)
-{
-	uint64_t on;
-
-	for (;;) {
-		on = guest_select_all();
-		payload_guest_loop.run(vpmu_msr_global_ctrl(), on, 0);
-		GUEST_ASSERT_EQ(_rdpmc(0), payload_guest_loop.insns);
-		GUEST_ASSERT_EQ(_rdpmc(1), payload_guest_loop.branches);
-		guest_fixed0_expect(payload_guest_loop.insns);
-		GUEST_SYNC(0);
-	}
 }
 
 /**
@@ -219,7 +201,7 @@ static void *guest_thread(void *arg)
 	while (!w->stress->stop) {
 		config = vpmu_config_max();
 		config.nr_gp -= pick(w, 2) * (config.nr_gp - 2);
-		vm = vpmu_vm_create(&vcpu, guest_count_forever, &config);
+		vm = counting_vm_create(&vcpu, &config, GUEST_LOOPS);
 		w->stress->guests++;
 		rounds = 1 + pick(w, 50);
 		for (i = 0; i < rounds && !w->stress->stop; i++) {
@@ -279,7 +261,7 @@ TEST(everything_at_random)
 	VPMU_REQUIRE_MEDIATED();
 	printf("# VPMU_STRESS_SECONDS=%lu VPMU_STRESS_SEED=%u\n", seconds, seed);
 	/* With one guest that stays, no event can keep the others from being created. */
-	vm = vpmu_vm_create(&vcpu, guest_count_forever, &config);
+	vm = counting_vm_create(&vcpu, &config, GUEST_LOOPS);
 	s.cgroup = cgroup_enter();
 	for (i = 0; i < NR_GUESTS; i++)
 		start(&workers[nr++], &s, seed++, guest_thread);
