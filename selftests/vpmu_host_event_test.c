@@ -206,10 +206,9 @@ TEST(thread_of_vcpu)
 			    counts[0], counts[1]);
 }
 
-/* Kernel and all, of a task or of a CPU: a guest's instructions stay out. */
-static void test_excludes_guest(pid_t pid, int cpu)
+/* What an event that is opened so counts while the calling thread runs a guest. */
+static struct host_count count_beside_guest(struct perf_event_attr *attr, pid_t pid, int cpu)
 {
-	struct perf_event_attr attr = host_event_attr();
 	struct host_count count;
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
@@ -217,19 +216,29 @@ static void test_excludes_guest(pid_t pid, int cpu)
 
 	vm = create(&vcpu, &payload_long_loop);
 	vpmu_run(vcpu);
-	attr.exclude_kernel = 0;
-	fd = host_event_open_ok(&attr, pid, cpu);
+	fd = host_event_open_ok(attr, pid, cpu);
 	host_event_enable(fd);
 	for (i = 0; i < NR_MEASURES; i++)
 		vpmu_run(vcpu);
 	host_event_disable(fd);
 	count = host_event_read(fd);
+	close(fd);
+	kvm_vm_free(vm);
+	return count;
+}
+
+/* Kernel and all, of a task or of a CPU: a guest's instructions stay out. */
+static void test_excludes_guest(pid_t pid, int cpu)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct host_count count;
+
+	attr.exclude_kernel = 0;
+	count = count_beside_guest(&attr, pid, cpu);
 	TEST_ASSERT(count.value, "The event did not count at all");
 	TEST_ASSERT(count.value < payload_long_loop.insns * NR_MEASURES / 2,
 		    "The host counted %lu instructions, the guest alone retired %lu",
 		    count.value, payload_long_loop.insns * NR_MEASURES);
-	close(fd);
-	kvm_vm_free(vm);
 }
 
 TEST(task_excludes_guest)
@@ -247,25 +256,13 @@ TEST(running_time_excludes_guest)
 {
 	struct perf_event_attr attr = host_event_attr();
 	struct host_count count;
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-	int fd, i;
 
 	VPMU_REQUIRE_MEDIATED();
-	vm = create(&vcpu, &payload_long_loop);
-	vpmu_run(vcpu);
-	fd = host_event_open_ok(&attr, 0, -1);
-	host_event_enable(fd);
-	for (i = 0; i < NR_MEASURES; i++)
-		vpmu_run(vcpu);
-	host_event_disable(fd);
-	count = host_event_read(fd);
+	count = count_beside_guest(&attr, 0, -1);
 	TEST_ASSERT(count.running, "The event never ran");
 	/* Nearly all of the time is spent in the guest. */
 	TEST_ASSERT(count.running < count.enabled / 2,
 		    "Enabled for %lu ns, running for %lu ns", count.enabled, count.running);
-	close(fd);
-	kvm_vm_free(vm);
 }
 
 int main(int argc, char *argv[])
