@@ -22,20 +22,30 @@ static void leave_loaded(void)
 		vpmu_module_load("");
 }
 
-/* The module is unloaded at the start of each test, and loaded at its end. */
-FIXTURE(param) { };
-
-FIXTURE_SETUP(param)
+static void begin_without_module(void)
 {
 	if (vpmu_module_is_loaded())
 		TEST_ASSERT_EQ(vpmu_module_unload(), 0);
 }
 
-FIXTURE_TEARDOWN(param)
+static void end_with_module(void)
 {
 	if (vpmu_module_is_loaded())
 		vpmu_module_unload();
 	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+}
+
+/* The module is unloaded at the start of each test, and loaded at its end. */
+FIXTURE(param) { };
+
+FIXTURE_SETUP(param)
+{
+	begin_without_module();
+}
+
+FIXTURE_TEARDOWN(param)
+{
+	end_with_module();
 }
 
 FIXTURE_VARIANT(param) {
@@ -107,15 +117,12 @@ FIXTURE(bad_param) { };
 
 FIXTURE_SETUP(bad_param)
 {
-	if (vpmu_module_is_loaded())
-		TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	begin_without_module();
 }
 
 FIXTURE_TEARDOWN(bad_param)
 {
-	if (vpmu_module_is_loaded())
-		vpmu_module_unload();
-	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	end_with_module();
 }
 
 FIXTURE_VARIANT(bad_param) {
