@@ -5,16 +5,19 @@
  * when a PMI came.
  *
  * lib/pmu_fuzz.h makes the programs. What they read on bare metal comes from
- * the same emulated machine (selftests/fuzz), as lines "program <number> <hash>"
- * in a file: $VPMU_FUZZ_BARE, or vpmu_fuzz.bare beside this program. On another
- * processor there is nothing to compare with.
+ * the same emulated machine (selftests/fuzz), as lines "program <number>
+ * <left out> <left out> <hash>" in a file: $VPMU_FUZZ_BARE, or vpmu_fuzz.bare
+ * beside this program. On another processor there is nothing to compare with.
  *
- *   vpmu_fuzz_test --dump <number>
+ *   vpmu_fuzz_test --values
  *
- * prints what one program reads, value by value, as "make DUMP=<number>" of
- * selftests/fuzz does for bare metal.
+ * compares nothing, but prints each value that the file's programs read, as
+ * "make VALUES=1" of selftests/fuzz has bare metal do.
  */
+#include <sys/syscall.h>
+
 #include "apic.h"
+#include "disturb.h"
 #include "host_event.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -22,13 +25,17 @@
 #include "pmu_fuzz.h"
 
 /* Programs between two exits to the test program. */
-#define BATCH	50
+#define BATCH		50
+
+/* Instructions of the host between two of its PMIs. */
+#define HOST_PERIOD	10007
 
 static struct fuzz guest_fuzz;
+static struct fuzz_program guest_programs[BATCH];
 static uint64_t guest_hashes[BATCH];
 
-/* Programs @first to @first + @nr - 1. */
-static void guest_run_programs(uint64_t first, uint64_t nr)
+/* The test program puts the next ones in place each time. */
+static void guest_run_programs(uint64_t nr)
 {
 	uint64_t i;
 
@@ -37,15 +44,15 @@ static void guest_run_programs(uint64_t first, uint64_t nr)
 	fuzz_mask_timer(&guest_fuzz);
 	guest_fuzz.nr_gp = guest_nr_gp();
 	guest_fuzz.nr_fixed = guest_nr_fixed();
-	for (i = 0; i < nr; i++) {
-		guest_hashes[i % BATCH] = fuzz_run(&guest_fuzz, first + i, FUZZ_OPS);
-		if (i % BATCH == BATCH - 1)
-			GUEST_SYNC(i);
+	for (;;) {
+		for (i = 0; i < nr; i++)
+			guest_hashes[i] = fuzz_run(&guest_fuzz, &guest_programs[i]);
+		GUEST_SYNC(0);
 	}
-	GUEST_DONE();
 }
 
-static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t first, uint64_t nr)
+/* Its guest runs @batch programs at a time. */
+static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t batch)
 {
 	struct vpmu_config config = vpmu_config_max();
 	struct kvm_vm *vm = vpmu_vm_create(vcpu, guest_run_programs, &config);
@@ -62,8 +69,14 @@ static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t first, uint64_t nr
 	vpmu_install_naked_handler(vm, NMI_VECTOR, fuzz_nmi_entry);
 	vpmu_install_naked_handler(vm, FUZZ_PMI_VECTOR, fuzz_pmi_entry);
 	vpmu_install_naked_handler(vm, FUZZ_IPI_VECTOR, fuzz_ipi_entry);
-	vcpu_args_set(*vcpu, 2, first, nr);
+	vcpu_args_set(*vcpu, 1, batch);
 	return vm;
+}
+
+static void run_batch(struct kvm_vcpu *vcpu, const struct fuzz_program *programs, uint64_t nr)
+{
+	memcpy(addr_gva2hva(vcpu->vm, (uint64_t)guest_programs), programs, nr * sizeof(*programs));
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
 }
 
 static FILE *open_bare(void)
@@ -84,66 +97,89 @@ static FILE *open_bare(void)
 }
 
 /**
- * struct bare - what the programs read on bare metal
- * @first: the first one's number
+ * struct bare - what programs read on bare metal
  * @nr: how many
- * @hashes: theirs
+ * @programs: which
+ * @hashes: what each read
  */
 struct bare {
-	uint64_t first;
 	uint64_t nr;
+	struct fuzz_program *programs;
 	uint64_t *hashes;
 };
+
+static void add(struct bare *bare, const struct fuzz_program *program, uint64_t hash)
+{
+	const uint64_t nr = bare->nr + 1;
+
+	bare->programs = realloc(bare->programs, nr * sizeof(*program));
+	bare->hashes = realloc(bare->hashes, nr * sizeof(hash));
+	TEST_ASSERT(bare->programs && bare->hashes, "Out of memory");
+	bare->programs[bare->nr] = *program;
+	bare->hashes[bare->nr] = hash;
+	bare->nr = nr;
+}
 
 static struct bare read_bare(FILE *file)
 {
 	struct bare bare = {};
-	uint64_t number, hash;
+	bool complete = false;
+	char line[65536];
 
-	while (fscanf(file, "program %lu %lx\n", &number, &hash) == 2) {
-		if (!bare.nr)
-			bare.first = number;
-		TEST_ASSERT_EQ(number, bare.first + bare.nr);
-		bare.hashes = realloc(bare.hashes, (bare.nr + 1) * sizeof(hash));
-		TEST_ASSERT(bare.hashes, "Out of memory");
-		bare.hashes[bare.nr++] = hash;
+	while (fgets(line, sizeof(line), file)) {
+		struct fuzz_program program;
+		uint64_t hash;
+
+		/* What bare metal prints last. */
+		complete = !strcmp(line, "end\n");
+		if (sscanf(line, "program %lu %lx %lx %lx", &program.number, &program.without[0],
+			   &program.without[1], &hash) == 4)
+			add(&bare, &program, hash);
 	}
-	/* The file is complete if the last line says so. */
-	TEST_ASSERT(!fscanf(file, "end%*c"), "Unreadable after program %lu", number);
-	TEST_ASSERT(fgetc(file) == EOF, "Unreadable after program %lu", number);
 	fclose(file);
-	TEST_ASSERT(bare.nr && bare.nr % BATCH == 0, "%lu programs, want a multiple of %u",
-		    bare.nr, BATCH);
+	TEST_ASSERT(complete && bare.nr, "It ends after %lu programs", bare.nr);
 	return bare;
 }
 
-/* Runs the next programs and compares; how many differ. */
-static unsigned int compare_batch(struct kvm_vcpu *vcpu, const struct bare *bare, uint64_t done)
+static void free_bare(struct bare *bare)
+{
+	free(bare->programs);
+	free(bare->hashes);
+}
+
+/* Runs up to BATCH programs from @first on and compares; how many differ. */
+static unsigned int compare_batch(struct kvm_vcpu *vcpu, const struct bare *bare, uint64_t first)
 {
 	const uint64_t *hashes = addr_gva2hva(vcpu->vm, (uint64_t)guest_hashes);
+	const struct fuzz_program *programs = bare->programs + first;
+	const uint64_t nr = min_t(uint64_t, BATCH, bare->nr - first);
 	unsigned int i, differ = 0;
 
-	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
-	for (i = 0; i < BATCH; i++) {
-		if (hashes[i] == bare->hashes[done + i])
+	/* The last batch may be smaller; what follows in it are earlier ones. */
+	run_batch(vcpu, programs, nr);
+	for (i = 0; i < nr; i++) {
+		if (hashes[i] == bare->hashes[first + i])
 			continue;
 		differ++;
-		printf("# program %lu reads otherwise than on bare metal\n",
-		       bare->first + done + i);
+		printf("# program %lu %lx %lx reads otherwise than on bare metal\n",
+		       programs[i].number, programs[i].without[0], programs[i].without[1]);
 	}
 	return differ;
 }
 
-TEST(as_on_bare_metal)
+FIXTURE(bare_metal)
+{
+	struct bare bare;
+	int cpus[DISTURB_MAX_CPUS];
+	int nr_cpus;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+};
+
+FIXTURE_SETUP(bare_metal)
 {
 	const struct vpmu_config max = vpmu_config_max(), host = vpmu_config_host();
 	FILE *file = open_bare();
-	unsigned int differ = 0;
-	int cpus[8], nr_cpus;
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-	struct bare bare;
-	uint64_t done;
 
 	if (!vpmu_is_mediated()) {
 		if (file)
@@ -154,41 +190,111 @@ TEST(as_on_bare_metal)
 		SKIP(return, "needs what bare metal reads, in vpmu_fuzz.bare");
 	TEST_ASSERT(max.nr_gp == host.nr_gp && max.nr_fixed == host.nr_fixed,
 		    "The guest has not all of bare metal's counters");
-
-	bare = read_bare(file);
-	nr_cpus = host_cpus(cpus, ARRAY_SIZE(cpus));
-	vm = create(&vcpu, bare.first, bare.nr);
-	for (done = 0; done < bare.nr; done += BATCH) {
-		/* What a guest reads is the same on each CPU. */
-		pin_self_to_cpu(cpus[done / BATCH % nr_cpus]);
-		differ += compare_batch(vcpu, &bare, done);
-	}
-	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
-	kvm_vm_free(vm);
-	free(bare.hashes);
-	printf("# %lu programs of %u operations\n", bare.nr, FUZZ_OPS);
-	TEST_ASSERT(!differ, "%u of %lu programs differ", differ, bare.nr);
+	self->bare = read_bare(file);
+	self->nr_cpus = host_cpus(self->cpus, ARRAY_SIZE(self->cpus));
+	self->vm = create(&self->vcpu, BATCH);
 }
 
-static int dump(uint64_t number)
+FIXTURE_TEARDOWN(bare_metal)
 {
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm = create(&vcpu, number, 1);
-	struct fuzz *fuzz;
+	kvm_vm_free(self->vm);
+	free_bare(&self->bare);
+}
+
+static void expect_no_difference(const struct bare *bare, unsigned int differ)
+{
+	printf("# %lu programs of %u operations\n", bare->nr, FUZZ_OPS);
+	TEST_ASSERT(!differ, "%u of %lu programs differ", differ, bare->nr);
+}
+
+/* What a guest reads is the same on each CPU. */
+TEST_F(bare_metal, on_each_cpu)
+{
+	unsigned int differ = 0;
+	uint64_t done;
+
+	for (done = 0; done < self->bare.nr; done += BATCH) {
+		pin_self_to_cpu(self->cpus[done / BATCH % self->nr_cpus]);
+		differ += compare_batch(self->vcpu, &self->bare, done);
+	}
+	expect_no_difference(&self->bare, differ);
+}
+
+/* An event that counts and samples the host on @cpu. */
+static int sample_host(int cpu)
+{
+	struct perf_event_attr attr = host_event_attr();
+	int fd;
+
+	attr.exclude_kernel = 0;
+	attr.sample_period = HOST_PERIOD;
+	fd = host_event_open_ok(&attr, -1, cpu);
+	host_event_enable(fd);
+	return fd;
+}
+
+/* And while the host counts, too, and moves the guest in the midst of a program. */
+TEST_F(bare_metal, disturbed)
+{
+	struct mover mover = { .nr_tids = 1, .tids = { syscall(SYS_gettid) } };
+	int i, fds[DISTURB_MAX_CPUS];
+	unsigned int differ = 0;
+	uint64_t done;
+
+	if (self->nr_cpus < 2)
+		SKIP(return, "needs two CPUs");
+	for (i = 0; i < self->nr_cpus; i++) {
+		fds[i] = sample_host(self->cpus[i]);
+		mover.cpus[i] = self->cpus[i];
+	}
+	mover.nr_cpus = self->nr_cpus;
+	mover_start(&mover);
+	for (done = 0; done < self->bare.nr; done += BATCH)
+		differ += compare_batch(self->vcpu, &self->bare, done);
+	mover_stop(&mover);
+	for (i = 0; i < self->nr_cpus; i++) {
+		TEST_ASSERT(host_event_read(fds[i]).value, "The host's event did not count");
+		close(fds[i]);
+	}
+	printf("# moved %d times\n", mover.moves);
+	expect_no_difference(&self->bare, differ);
+}
+
+/* As selftests/fuzz prints them. */
+static void print_values(struct kvm_vcpu *vcpu, const struct fuzz_program *program)
+{
+	struct fuzz *fuzz = addr_gva2hva(vcpu->vm, (uint64_t)&guest_fuzz);
 	uint64_t i;
 
-	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
-	fuzz = addr_gva2hva(vm, (uint64_t)&guest_fuzz);
+	run_batch(vcpu, program, 1);
+	printf("program %lu %lx %lx %lx\n", program->number, program->without[0],
+	       program->without[1], fuzz_hash(fuzz));
 	for (i = 0; i < fuzz->logged; i++)
-		printf("%lu %lx\n", i, fuzz->log[i]);
+		printf("value %lu %lx\n", i, fuzz->log[i]);
+}
+
+static int print_all_values(void)
+{
+	FILE *file = open_bare();
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	struct bare bare;
+	uint64_t i;
+
+	TEST_ASSERT(file, "No file that says which programs");
+	bare = read_bare(file);
+	vm = create(&vcpu, 1);
+	for (i = 0; i < bare.nr; i++)
+		print_values(vcpu, &bare.programs[i]);
 	kvm_vm_free(vm);
+	free_bare(&bare);
 	return 0;
 }
 
 int main(int argc, char *argv[])
 {
 	vpmu_require_exact();
-	if (argc == 3 && !strcmp(argv[1], "--dump"))
-		return dump(strtoull(argv[2], NULL, 0));
+	if (argc == 2 && !strcmp(argv[1], "--values"))
+		return print_all_values();
 	return test_harness_run(argc, argv);
 }

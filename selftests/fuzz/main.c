@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Runs the random programs of pmu_fuzz.h on a bare machine and prints what they
- * read: "program <number> <hash>" for each. With FUZZ_DUMP, one program's log,
- * value by value.
+ * read: "program <number> <left out> <left out> <hash>" for each, and with
+ * FUZZ_VALUES its code and each single value.
  *
  * Start-up code is that of ../bare.
  */
@@ -41,32 +41,71 @@ static void set_up_interrupts(void)
 	fuzz_mask_timer(&fuzz);
 }
 
-static void run_programs(uint64_t first, uint64_t nr)
-{
-	uint64_t i, hash;
+#ifdef FUZZ_LIST
+static const struct fuzz_program programs[] = {
+#include FUZZ_LIST
+};
 
-	for (i = first; i < first + nr; i++) {
-		hash = fuzz_run(&fuzz, i, FUZZ_OPS);
-		put_string("program ");
-		put_number(i, 10);
-		put_char(' ');
-		put_number(hash, 16);
-		put_char('\n');
-	}
-	put_string("end\n");
+#define NR_PROGRAMS	(sizeof(programs) / sizeof(programs[0]))
+
+static struct fuzz_program program_at(uint64_t i)
+{
+	return programs[i];
+}
+#else
+#define NR_PROGRAMS	FUZZ_NR
+
+static struct fuzz_program program_at(uint64_t i)
+{
+	return (struct fuzz_program) { .number = FUZZ_FIRST + i };
+}
+#endif
+
+static void put_program(const struct fuzz_program *program, uint64_t hash)
+{
+	put_string("program ");
+	put_number(program->number, 10);
+	put_char(' ');
+	put_number(program->without[0], 16);
+	put_char(' ');
+	put_number(program->without[1], 16);
+	put_char(' ');
+	put_number(hash, 16);
+	put_char('\n');
 }
 
-static void dump(uint64_t number)
+static void put_values(void)
 {
 	uint64_t i;
 
-	fuzz_run(&fuzz, number, FUZZ_OPS);
+	put_string("code");
+	for (i = 0; i < fuzz.size; i++) {
+		put_char(' ');
+		put_number(fuzz.code[i], 16);
+	}
+	put_char('\n');
 	for (i = 0; i < fuzz.logged; i++) {
+		put_string("value ");
 		put_number(i, 10);
 		put_char(' ');
 		put_number(fuzz.log[i], 16);
 		put_char('\n');
 	}
+}
+
+static void run_programs(void)
+{
+	struct fuzz_program program;
+	uint64_t i, hash;
+
+	for (i = 0; i < NR_PROGRAMS; i++) {
+		program = program_at(i);
+		hash = fuzz_run(&fuzz, &program);
+		put_program(&program, hash);
+		if (FUZZ_VALUES)
+			put_values();
+	}
+	put_string("end\n");
 }
 
 struct cpuid {
@@ -99,10 +138,7 @@ void bsp_main(void)
 	put_char('\n');
 	find_pmu();
 	set_up_interrupts();
-	if (FUZZ_DUMP >= 0)
-		dump(FUZZ_DUMP);
-	else
-		run_programs(FUZZ_FIRST, FUZZ_NR);
+	run_programs();
 	power_off();
 }
 

@@ -4,8 +4,8 @@
  * (selftests/fuzz) and in a guest (vpmu_fuzz_test). What they read must agree.
  *
  * A program is machine code made from a seed: it depends on nothing but its
- * number, not on a compiler, and while it runs no other code does, but for
- * handlers written in assembly here. So counters may count all the time, and
+ * number and which of its operations are left out, not on a compiler, and while
+ * it runs no other code does, but for handlers written in assembly here. So counters may count all the time, and
  * each value read, each fault and the very moment of each interrupt is known to
  * the instruction. All that a program reads goes into a log; logs are compared
  * by their hashes.
@@ -74,6 +74,16 @@
 #define FUZZ_BIT(n)		(1ull << (n))
 #define FUZZ_STR_(x)		#x
 #define FUZZ_STR(x)		FUZZ_STR_(x)
+
+/**
+ * struct fuzz_program - which program
+ * @number: of the whole one
+ * @without: a bit for each of its operations that is left out
+ */
+struct fuzz_program {
+	uint64_t number;
+	uint64_t without[2];
+};
 
 /**
  * struct fuzz - a program in the making, and what it yields
@@ -667,14 +677,27 @@ static inline void fuzz_emit_end(struct fuzz *f)
 	FUZZ_EMIT(f, "\xc3");				/* ret */
 }
 
-/* The program with the number @number, of @nr_ops operations. */
-static inline void fuzz_make(struct fuzz *f, uint64_t number, uint32_t nr_ops)
+/* An operation that is left out has been drawn all the same: the others stay what they are. */
+static inline void fuzz_make_op(struct fuzz *f, const struct fuzz_program *program, uint32_t i)
 {
-	f->rng = (number + 1) * 0x9e3779b97f4a7c15ull;
+	const uint64_t size = f->size, global_ctrl = f->global_ctrl;
+
+	fuzz_op(f);
+	if (!(program->without[i / 64] & FUZZ_BIT(i % 64)))
+		return;
+	f->size = size;
+	f->global_ctrl = global_ctrl;
+}
+
+static inline void fuzz_make(struct fuzz *f, const struct fuzz_program *program)
+{
+	uint32_t i;
+
+	f->rng = (program->number + 1) * 0x9e3779b97f4a7c15ull;
 	f->size = 0;
 	f->global_ctrl = 0;
-	while (nr_ops--)
-		fuzz_op(f);
+	for (i = 0; i < FUZZ_OPS; i++)
+		fuzz_make_op(f, program, i);
 	fuzz_emit_end(f);
 }
 
@@ -738,9 +761,9 @@ static inline uint64_t fuzz_hash(const struct fuzz *f)
 }
 
 /* Makes and runs a program; what it read, in one number. */
-static inline uint64_t fuzz_run(struct fuzz *f, uint64_t number, uint32_t nr_ops)
+static inline uint64_t fuzz_run(struct fuzz *f, const struct fuzz_program *program)
 {
-	fuzz_make(f, number, nr_ops);
+	fuzz_make(f, program);
 	fuzz_reset(f);
 	fuzz_run_code(f);
 	return fuzz_hash(f);
