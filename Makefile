@@ -4,9 +4,9 @@
 
 # CPU, NCPUS and the like given on the command line reach the scripts by the
 # environment.
-export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT MODES PATCHES
+export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT MODES PATCHES OPS SEED CHUNK PROGRAM
 
-.PHONY: help run run-nested test bench check check-series perf-cost kernel module bochs selftests shell fuzz doc packages toolchain clean
+.PHONY: help run run-nested test bench check check-series perf-cost kernel module bochs selftests shell fuzz fuzz-model doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -24,7 +24,9 @@ help:
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'
 	@echo 'make bochs            the patched emulator'
 	@echo 'make selftests        the test programs'
-	@echo 'make fuzz             random guests against a bare machine, on this one; CASES= how many, SEED= to repeat'
+	@echo 'make fuzz             random programs in a guest against the bare emulated machine; OPS= how many operations'
+	@echo '                      (1000000), SEED= to repeat, PROGRAM= a single program'
+	@echo 'make fuzz-model       random operations on the model of the PMU, on this machine; CASES= how many, SEED= to repeat'
 	@echo 'make doc              the documentation of the Rust code, in build/cargo/doc'
 	@echo 'make packages         the Debian packages that all this needs'
 	@echo 'make toolchain        the pinned Rust and bindgen, in build/toolchain'
@@ -80,6 +82,9 @@ selftests: packages
 	@scripts/selftests
 
 fuzz:
+	@scripts/fuzz
+
+fuzz-model:
 	@SEED=$${SEED:-random} CASES=$${CASES:-1000000} scripts/cargo test --quiet --offline --locked exactness -- --nocapture
 
 doc:
