@@ -56,6 +56,44 @@ static void check_cpu(unsigned int cpu)
 	is_u64(rdmsr(pmu->global_status), 0, "CPU %u: not that of CPU 0", cpu);
 }
 
+static void halt_until_ipi(void)
+{
+	/* quick_eoi finds the APIC in R15. */
+	asm volatile("mov %0, %%r15; sti; hlt; cli" : : "r"(APIC_BASE) : "r15", "memory");
+}
+
+/* The TSC and cycles are one clock here, however long or short what CPU 0 executes between branches is. */
+static void check_clock(const char *others)
+{
+	u64 tsc, cycles, diff;
+
+	setup_exact(SEL_OS);
+	tsc = __builtin_ia32_rdtsc();
+	MEASURE(pmu->all_counters,
+		"mov $100000, %%ecx; 1: loop 1b; mov $10000, %%ecx; 1: .rept 24; nop; .endr; loop 1b");
+	tsc = __builtin_ia32_rdtsc() - tsc;
+	cycles = PMC(2);
+	diff = tsc > cycles ? tsc - cycles : cycles - tsc;
+	if (!ok(diff < cycles / 100, "CPU 0: the TSC and cycles go together while others %s", others))
+		note("TSC %lu, cycles %lu", tsc, cycles);
+}
+
+static void test_clock(void)
+{
+	unsigned int cpu;
+
+	check_clock("execute");
+	set_gate(VEC_IPI, quick_eoi);
+	for (cpu = 1; cpu < nr_cpus; cpu++)
+		start_on(cpu, halt_until_ipi);
+	delay(100000);
+	check_clock("are halted");
+	apic_write(APIC_ICR_LO, 0xc4000 | VEC_IPI);	/* to all but self */
+	for (cpu = 1; cpu < nr_cpus; cpu++)
+		wait_for(cpu);
+	set_gate(VEC_IPI, NULL);
+}
+
 void test_smp(void)
 {
 	unsigned int cpu;
@@ -69,5 +107,6 @@ void test_smp(void)
 		setup_exact(SEL_OS);
 		MEASURE(pmu->all_counters, "mov $100000, %%ecx; 1: nop; nop; loop 1b");
 		is_u64(PMC(0), 1 + 300000 + MEASURE_OVERHEAD, "CPU 0: counts beside other CPUs");
+		test_clock();
 	}
 }
