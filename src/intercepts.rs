@@ -16,7 +16,9 @@
 //!
 //! RDPMC and the global registers are all or nothing in hardware: no control makes them cover some
 //! of the counters only. Free access to them is right just when hardware's valid bits and faults
-//! are the guest's.
+//! are the guest's. One difference is left, for an exit with each PMI would be its price: hardware's
+//! IA32_PERF_GLOBAL_STATUS_RESET takes the bits of version 4 and later (58, 59, 61), on which a guest
+//! of version 2 should fault. That guest's status never has them set, so that nothing is cleared.
 
 #![forbid(unsafe_code)]
 
