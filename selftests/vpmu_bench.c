@@ -69,30 +69,6 @@ static const struct row {
 
 /* --- the guest */
 
-/* Where a vendor has the registers, counter n's at n times @step from the first. */
-static const struct registers {
-	uint32_t selector;
-	uint32_t counter;
-	uint32_t step;
-	uint32_t global_ctrl;
-	uint32_t global_status;
-	uint32_t global_reset;
-} intel_registers = {
-	.selector = MSR_P6_EVNTSEL0,
-	.counter = MSR_IA32_PMC0,
-	.step = 1,
-	.global_ctrl = MSR_CORE_PERF_GLOBAL_CTRL,
-	.global_status = MSR_CORE_PERF_GLOBAL_STATUS,
-	.global_reset = MSR_CORE_PERF_GLOBAL_OVF_CTRL,
-}, amd_registers = {
-	.selector = MSR_F15H_PERF_CTL0,
-	.counter = MSR_F15H_PERF_CTR0,
-	.step = 2,
-	.global_ctrl = MSR_AMD64_PERF_CNTR_GLOBAL_CTL,
-	.global_status = MSR_AMD64_PERF_CNTR_GLOBAL_STATUS,
-	.global_reset = MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR,
-};
-
 /**
  * struct shared - what the vCPUs and the program tell each other
  * @nr_vcpus: vCPUs that take part in a round
@@ -112,50 +88,32 @@ static volatile struct shared {
 /* Their bits in the global registers. CPUID tells, which exits. */
 static uint64_t all_counters;
 
-static const struct registers *guest_registers(void)
-{
-	return host_cpu_is_intel ? &intel_registers : &amd_registers;
-}
-
-static unsigned int guest_counters(void)
-{
-	return host_cpu_is_intel ? guest_nr_gp() : this_cpu_property(X86_PROPERTY_NR_PERFCTR_CORE);
-}
-
-static uint64_t guest_all_counters(void)
-{
-	return (BIT_ULL(guest_counters()) - 1) | (host_cpu_is_intel ? guest_fixed_mask() : 0);
-}
-
 static void guest_count_everywhere(void)
 {
-	const struct registers *r = guest_registers();
 	uint64_t fixed_ctrl = 0;
 	unsigned int i;
 
-	for (i = 0; i < guest_counters(); i++)
-		wrmsr(r->selector + i * r->step, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED));
-	for (i = 0; host_cpu_is_intel && i < guest_nr_fixed(); i++)
+	for (i = 0; i < guest_nr_gp(); i++)
+		wrmsr(vpmu_msr_selector(i), VPMU_SEL_OS(vpmu_event_insns()));
+	for (i = 0; i < guest_nr_fixed(); i++)
 		fixed_ctrl |= (uint64_t)FIXED_PMC_KERNEL << 4 * i;
 	if (fixed_ctrl)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, fixed_ctrl);
-	all_counters = guest_all_counters();
-	wrmsr(r->global_ctrl, all_counters);
+	all_counters = guest_gp_mask() | guest_fixed_mask();
+	wrmsr(vpmu_msr_global_ctrl(), all_counters);
 }
 
-static void guest_arm(const struct registers *r)
+static void guest_arm(void)
 {
-	wrmsr(r->counter, -SAMPLE_PERIOD & (BIT_ULL(48) - 1));
+	wrmsr(vpmu_msr_full_counter(0), -SAMPLE_PERIOD & (BIT_ULL(48) - 1));
 }
 
 /* As a profiler does it; the one counter is counter 0. */
 static void guest_pmi_handler(struct ex_regs *regs)
 {
-	const struct registers *r = guest_registers();
-
-	wrmsr(r->global_ctrl, 0);
-	wrmsr(r->global_reset, rdmsr(r->global_status));
-	guest_arm(r);
+	wrmsr(vpmu_msr_global_ctrl(), 0);
+	wrmsr(vpmu_msr_status_clear(), rdmsr(vpmu_msr_global_status()));
+	guest_arm();
 	/* Intel's has been masked by the interrupt. */
 	if (host_cpu_is_intel)
 		x2apic_write_reg(APIC_LVTPC, regs->vector);
@@ -165,22 +123,19 @@ static void guest_pmi_handler(struct ex_regs *regs)
 
 static void guest_sample_init(unsigned int id)
 {
-	const struct registers *r = guest_registers();
-
 	x2apic_enable();
 	x2apic_write_reg(APIC_LVTPC, PMI_VECTOR + id);
-	wrmsr(r->global_ctrl, 0);
-	wrmsr(r->selector, VPMU_SEL_OS(INTEL_ARCH_INSTRUCTIONS_RETIRED) |
-			   ARCH_PERFMON_EVENTSEL_INT);
-	guest_arm(r);
+	wrmsr(vpmu_msr_global_ctrl(), 0);
+	wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()) | ARCH_PERFMON_EVENTSEL_INT);
+	guest_arm();
 }
 
-static void guest_sample(const struct registers *r, unsigned int id)
+static void guest_sample(unsigned int id)
 {
 	const uint64_t before = shared.pmis[id];
 
 	sti();
-	wrmsr(r->global_ctrl, BIT_ULL(0));
+	wrmsr(vpmu_msr_global_ctrl(), BIT_ULL(0));
 	while (shared.pmis[id] == before)
 		;
 	cli();
@@ -188,7 +143,6 @@ static void guest_sample(const struct registers *r, unsigned int id)
 
 static void guest_op(enum op op, unsigned int id, uint64_t i)
 {
-	const struct registers *r = guest_registers();
 	uint32_t ignored;
 
 	switch (op) {
@@ -199,18 +153,18 @@ static void guest_op(enum op op, unsigned int id, uint64_t i)
 		_rdpmc(0);
 		break;
 	case OP_GLOBAL_CTRL:
-		wrmsr(r->global_ctrl, 0);
-		wrmsr(r->global_ctrl, all_counters);
+		wrmsr(vpmu_msr_global_ctrl(), 0);
+		wrmsr(vpmu_msr_global_ctrl(), all_counters);
 		break;
 	case OP_WRITE_COUNTER:
-		wrmsr(r->counter, i);
+		wrmsr(vpmu_msr_full_counter(0), i);
 		break;
 	case OP_WRITE_SELECTOR:
-		wrmsr(r->selector, VPMU_SEL_OS(i % 2 ? INTEL_ARCH_INSTRUCTIONS_RETIRED :
-						       INTEL_ARCH_BRANCHES_RETIRED));
+		wrmsr(vpmu_msr_selector(0),
+		      VPMU_SEL_OS(i % 2 ? vpmu_event_insns() : vpmu_event_branches()));
 		break;
 	case OP_SAMPLE:
-		guest_sample(r, id);
+		guest_sample(id);
 		break;
 	}
 }
@@ -270,7 +224,7 @@ static struct kvm_vm *create_vm(const struct row *row, int nr_vcpus, struct kvm_
 		vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 	for (i = 0; i < nr_vcpus; i++) {
 		vcpus[i] = vm_vcpu_add(vm, i, guest_code);
-		if (host_cpu_is_intel && row->state != PMU_NONE)
+		if (row->state != PMU_NONE)
 			vpmu_vcpu_init(vcpus[i], &config);
 		vcpu_args_set(vcpus[i], 3, (uint64_t)row->op, (uint64_t)row->state, (uint64_t)i);
 	}
