@@ -152,6 +152,10 @@ impl Hw for AmdPmu<'_> {
         claim_counters(self.0, claim)
     }
 
+    /// VM-exit has loaded 0.
+    #[inline(always)]
+    fn drop_global_ctrl(&mut self, _given: u64) {}
+
     #[inline(always)]
     fn counter(&self, counter: Counter) -> u64 {
         match counter.kind() {
@@ -188,15 +192,22 @@ impl Hw for AmdPmu<'_> {
     }
 
     /// The guest's value has been there until now, but since #VMEXIT no selector counts.
+    #[inline(always)]
     fn take_global_ctrl(&mut self) -> u64 {
         let ctrl = read(Msr::PERF_CNTR_GLOBAL_CTL);
-        if ctrl != 0 {
-            write(Msr::PERF_CNTR_GLOBAL_CTL, 0);
-        }
+        self.drop_global_ctrl(ctrl);
         ctrl
     }
 
+    #[inline(always)]
+    fn drop_global_ctrl(&mut self, given: u64) {
+        if given != 0 {
+            write(Msr::PERF_CNTR_GLOBAL_CTL, 0);
+        }
+    }
+
     /// The value is there at once, but until VMRUN no selector counts.
+    #[inline(always)]
     fn give_global_ctrl(&mut self, ctrl: u64) {
         if ctrl != 0 {
             write(Msr::PERF_CNTR_GLOBAL_CTL, ctrl);

@@ -142,14 +142,36 @@ impl GuestPmu {
         self.hw_fixed_ctrl
     }
 
+    /// Can no counter count, whatever the global control is?
+    #[inline(always)]
+    pub fn is_idle(&self) -> bool {
+        self.programmed.is_empty() && self.hw_fixed_ctrl == FixedCtrCtrl::OFF
+    }
+
+    /// Does it matter what hardware has in the global registers while the guest runs?
+    #[inline(always)]
+    pub fn needs_global_registers(&self) -> bool {
+        self.model.passthrough.global || !self.is_idle()
+    }
+
     /// Counters that the global control enables; all of them where there is no such register.
     pub fn globally_enabled(&self) -> CounterSet {
-        CounterSet::from_bits(self.hw_global_ctrl())
+        CounterSet::from_bits(self.enables())
     }
 
     /// The global control that hardware gets.
     #[inline(always)]
     pub fn hw_global_ctrl(&self) -> u64 {
+        if self.needs_global_registers() {
+            self.enables()
+        } else {
+            0
+        }
+    }
+
+    /// The global control, or what is as good.
+    #[inline(always)]
+    fn enables(&self) -> u64 {
         if self.model.has_global_registers() {
             self.global_ctrl
         } else {

@@ -57,6 +57,9 @@
 //!   again after `put` (ours), so that those which are to be off need no write.
 //! - The status is written where it differs. A PMU that counts nothing and had no status bit set
 //!   cannot have got one, since only an overflow sets one: `put` does not even read it.
+//! - The global registers of a guest that cannot access them in hardware matter to its counters alone.
+//!   While it counts nothing they are nobody's, and stay as the host left them. While it does, its
+//!   global control is as it was given, and need not be read.
 //!
 //! Counters have to be read in every `put`, also those which count nothing: the guest writes them
 //! without an exit.
@@ -118,6 +121,9 @@ pub trait Hw {
     /// The guest's global control as of the last VM-exit; nothing counts when this returns.
     fn take_global_ctrl(&mut self) -> u64;
 
+    /// The same where the guest cannot have changed what it was `given`.
+    fn drop_global_ctrl(&mut self, given: u64);
+
     /// Has the global control be `ctrl` as soon as the guest is entered. Until then nothing counts.
     fn give_global_ctrl(&mut self, ctrl: u64);
 
@@ -149,7 +155,9 @@ pub fn load<V: Vendor>(pmu: &mut GuestPmu, hw: &mut impl Hw, lvtpc: Lvtpc) -> El
     if pmu.hw_fixed_ctrl() != FixedCtrCtrl::OFF {
         hw.set_fixed_ctrl(pmu.hw_fixed_ctrl());
     }
-    load_status(hw, pmu.global_status);
+    if pmu.needs_global_registers() {
+        load_status(hw, pmu.global_status);
+    }
     hw.give_global_ctrl(pmu.hw_global_ctrl());
     elided
 }
@@ -161,9 +169,10 @@ pub fn put<V: Vendor>(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     if !pmu.model.exists() {
         return Pmi::None;
     }
-    let global_ctrl = hw.take_global_ctrl();
     if pmu.model.passthrough.global {
-        pmu.global_ctrl = global_ctrl & pmu.model.global_ctrl_valid;
+        pmu.global_ctrl = hw.take_global_ctrl() & pmu.model.global_ctrl_valid;
+    } else {
+        hw.drop_global_ctrl(pmu.hw_global_ctrl());
     }
     put_counters::<V>(pmu, hw);
     if V::ENTRY_RETIRES {
@@ -318,7 +327,7 @@ fn load_status(hw: &mut impl Hw, wanted: u64) {
 /// a bare machine.
 fn put_status(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     let loaded = pmu.global_status;
-    if loaded == 0 && is_idle(pmu) {
+    if pmu.is_idle() && (loaded == 0 || !pmu.needs_global_registers()) {
         return Pmi::None;
     }
     let found = hw.status();
@@ -333,9 +342,4 @@ fn put_status(pmu: &mut GuestPmu, hw: &mut impl Hw) -> Pmi {
     let interrupting = pmu.interrupting.bits() | global_status::OVF_PERF_METRICS;
     let overflowed = found & !loaded & interrupting;
     Pmi::owed_if(overflowed != 0 && !pmu.pmi_masked)
-}
-
-/// Can no counter count, whatever the global control is?
-fn is_idle(pmu: &GuestPmu) -> bool {
-    pmu.programmed().is_empty() && pmu.hw_fixed_ctrl() == FixedCtrCtrl::OFF
 }

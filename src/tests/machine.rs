@@ -51,6 +51,8 @@ pub(super) struct Machine {
     vmcs_global_ctrl: u64,
     writes: u32,
     reads: Cell<u32>,
+    /// The status that the host has left behind.
+    left: u64,
     /// The last claim on the counters.
     claim: Claim,
 }
@@ -146,6 +148,7 @@ impl Cpu for Machine {
             vmcs_global_ctrl: 0,
             writes: 0,
             reads: Cell::new(0),
+            left: 0,
             claim: Claim::default(),
         }
     }
@@ -290,6 +293,7 @@ impl Cpu for Machine {
         // Not enabled.
         scramble(&mut self.selectors, noise, 0xffff);
         self.status = noise & self.global_valid();
+        self.left = self.status;
         self.metrics = noise;
         self.claim = Claim::default();
     }
@@ -301,7 +305,7 @@ impl Cpu for Machine {
     fn assert_host_finds_it_clean(&self) {
         assert_eq!(self.global_ctrl, 0);
         assert_eq!(self.fixed_ctrl, 0, "a guest's FIXED_CTR_CTRL");
-        assert_eq!(self.status, 0, "a guest's status");
+        assert_eq!(self.status & !self.left, 0, "a guest's status");
         for selector in self.selectors {
             assert_eq!(selector & (1 << 22), 0, "an enabled selector");
         }
@@ -375,6 +379,10 @@ impl Hw for Machine {
 
     fn take_global_ctrl(&mut self) -> u64 {
         self.vmcs_global_ctrl
+    }
+
+    fn drop_global_ctrl(&mut self, given: u64) {
+        assert_eq!(given, self.vmcs_global_ctrl);
     }
 
     fn give_global_ctrl(&mut self, ctrl: u64) {
