@@ -124,6 +124,21 @@ impl Vcpu {
         self.0.get()
     }
 
+    /// Sets the intercepts of accesses of `msr` that are not `free`, and clears those of the others.
+    ///
+    /// # Safety
+    ///
+    /// It is called in one of the callbacks that KVM lets change these intercepts.
+    unsafe fn intercept_msr_here(&self, msr: Msr, free: Free) {
+        let (reads, writes) = (bindings::KVM_VPMU_MSR_R, bindings::KVM_VPMU_MSR_W);
+        for (access, free) in [(reads, free.reads), (writes, free.writes)] {
+            // SAFETY: The vCPU is valid by the type's invariant, and the caller's promise.
+            unsafe {
+                bindings::kvm_vpmu_set_msr_intercept(self.as_raw(), msr.address(), access, !free)
+            };
+        }
+    }
+
     /// Has KVM deliver a PMI to the guest before the next VM-entry.
     pub fn request_pmi(&self) {
         // SAFETY: The vCPU is valid by the type's invariant; the function may be called anywhere.
@@ -219,13 +234,8 @@ impl InterceptedVcpu<'_> {
     ///
     /// What user space filters stays intercepted.
     pub fn intercept_msr(&self, msr: Msr, free: Free) {
-        let (reads, writes) = (bindings::KVM_VPMU_MSR_R, bindings::KVM_VPMU_MSR_W);
-        for (access, free) in [(reads, free.reads), (writes, free.writes)] {
-            // SAFETY: By the type's invariant this is the place to set intercepts.
-            unsafe {
-                bindings::kvm_vpmu_set_msr_intercept(self.as_raw(), msr.address(), access, !free)
-            };
-        }
+        // SAFETY: By the type's invariant this is the place to set intercepts.
+        unsafe { self.intercept_msr_here(msr, free) };
     }
 
     /// Sets or clears the intercept of RDPMC.
@@ -280,17 +290,18 @@ impl OwnerVcpu<'_> {
         unsafe { bindings::kvm_vpmu_guest_is_user(self.as_raw()) }
     }
 
-    /// Has the guest exit if it accesses `msr`, until all intercepts are set again.
-    pub fn intercept_msr(&self, msr: Msr) {
-        let both = bindings::KVM_VPMU_MSR_RW;
-        // SAFETY: By the type's invariant the vCPU is loaded, and an intercept more can be set then.
-        unsafe { bindings::kvm_vpmu_set_msr_intercept(self.as_raw(), msr.address(), both, true) };
+    /// Sets the intercepts of `msr` as [`InterceptedVcpu::intercept_msr`] does, for L1: L2 has those
+    /// set at once, and what is cleared when all intercepts are set again.
+    pub fn intercept_msr(&self, msr: Msr, free: Free) {
+        // SAFETY: By the type's invariant this is load(), which may set intercepts, or put(), which may
+        // clear what load() has set.
+        unsafe { self.intercept_msr_here(msr, free) };
     }
 
-    /// Has the guest exit if it executes RDPMC, until all intercepts are set again.
-    pub fn intercept_rdpmc(&self) {
+    /// Sets or clears the intercept of RDPMC.
+    pub fn intercept_rdpmc(&self, intercept: bool) {
         // SAFETY: As above.
-        unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), true) };
+        unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept) };
     }
 
     /// Has all intercepts set again, before the next VM-entry.

@@ -4,8 +4,11 @@
 
 use super::{bindings, kvm::OwnerVcpu};
 use crate::{
+    amd::counter_intercepts,
     counter::{Counter, CounterSet, Kind},
+    intercepts::Passthrough,
     msr::{EventSelector, FixedCtrCtrl, Msr},
+    nested::Mode,
     rdpmc,
     switch::Hw,
 };
@@ -38,6 +41,14 @@ impl<'a> AmdPmu<'a> {
     #[inline(always)]
     pub fn new(vcpu: &'a OwnerVcpu<'a>) -> Self {
         Self(vcpu)
+    }
+
+    /// Sets the intercepts of `counters` and of RDPMC to what is `free`.
+    fn intercept(&self, counters: CounterSet, free: Passthrough) {
+        for (msr, free) in counter_intercepts(counters, free) {
+            self.0.intercept_msr(msr, free);
+        }
+        self.0.intercept_rdpmc(!free.rdpmc);
     }
 }
 
@@ -140,6 +151,10 @@ impl Hw for IntelPmu<'_> {
         self.0.read_guest_global_ctrl()
     }
 
+    /// VM-exit has loaded 0.
+    #[inline(always)]
+    fn drop_global_ctrl(&mut self, _given: u64) {}
+
     #[inline(always)]
     fn give_global_ctrl(&mut self, ctrl: u64) {
         self.0.write_guest_global_ctrl(ctrl);
@@ -151,10 +166,6 @@ impl Hw for AmdPmu<'_> {
     fn claim_counters(&mut self, claim: u64) -> u64 {
         claim_counters(self.0, claim)
     }
-
-    /// VM-exit has loaded 0.
-    #[inline(always)]
-    fn drop_global_ctrl(&mut self, _given: u64) {}
 
     #[inline(always)]
     fn counter(&self, counter: Counter) -> u64 {
@@ -220,18 +231,14 @@ impl Hw for AmdPmu<'_> {
 
     #[cold]
     fn hide(&mut self, counters: CounterSet) {
-        for counter in counters.iter() {
-            if let Kind::Gp(index) = counter.kind() {
-                for msr in Msr::addresses_of_core_counter(index) {
-                    self.0.intercept_msr(msr);
-                }
-            }
-        }
-        self.0.intercept_rdpmc();
+        self.intercept(counters, Passthrough::default());
     }
 
     #[cold]
-    fn reveal(&mut self) {
-        self.0.request_intercepts();
+    fn reveal(&mut self, counters: CounterSet, free: Passthrough, mode: Mode) {
+        self.intercept(counters, free);
+        if mode.l2 {
+            self.0.request_intercepts();
+        }
     }
 }

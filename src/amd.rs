@@ -95,15 +95,6 @@ impl Msr {
     /// Sets bits of the status.
     pub const PERF_CNTR_GLOBAL_STATUS_SET: Self = Self::new(0xc000_0303);
 
-    /// All addresses of core counter `index`.
-    pub fn addresses_of_core_counter(index: u8) -> impl Iterator<Item = Self> {
-        let legacy = Self::LEGACY_PERF_CTR0.nth(index.into());
-        let has_legacy = (index as usize) < LEGACY_COUNTERS;
-        [Self::PERF_CTR0.of_core_counter(index)]
-            .into_iter()
-            .chain(has_legacy.then_some(legacy))
-    }
-
     /// The register of core counter `index` whose sibling of counter 0 this is.
     pub const fn of_core_counter(self, index: u8) -> Self {
         self.nth(2 * index as u32)
@@ -214,24 +205,9 @@ impl Vendor for Amd {
     }
 
     fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Free)> {
-        let is_free = move |index| free.counters.has_gp(index);
-        let legacy = (0..LEGACY_COUNTERS).flat_map(move |n| {
-            [
-                (Msr::LEGACY_PERF_CTL0.nth(n as u32), Free::NOTHING),
-                (
-                    Msr::LEGACY_PERF_CTR0.nth(n as u32),
-                    Free::all_if(is_free(n)),
-                ),
-            ]
-        });
-        let core = (0..CORE_COUNTERS).flat_map(move |n| {
-            let index = n as u8;
-            let counter = Free::all_if(free.full_width && is_free(n));
-            [
-                (Msr::PERF_CTL0.of_core_counter(index), Free::NOTHING),
-                (Msr::PERF_CTR0.of_core_counter(index), counter),
-            ]
-        });
+        let legacy = (0..LEGACY_COUNTERS).map(|n| Msr::LEGACY_PERF_CTL0.nth(n as u32));
+        let core = (0..CORE_COUNTERS).map(|n| Msr::PERF_CTL0.of_core_counter(n as u8));
+        let selectors = legacy.chain(core).map(|msr| (msr, Free::NOTHING));
         let global = Free::all_if(free.global);
         let others = [
             (Msr::PERF_CNTR_GLOBAL_STATUS, global.without_writes()),
@@ -239,7 +215,9 @@ impl Vendor for Amd {
             (Msr::PERF_CNTR_GLOBAL_STATUS_CLR, global),
             (Msr::PERF_CNTR_GLOBAL_STATUS_SET, Free::NOTHING),
         ];
-        legacy.chain(core).chain(others)
+        selectors
+            .chain(counter_intercepts(Self::COUNTERS, free))
+            .chain(others)
     }
 
     fn counts_in(selector: EventSelector, mode: Mode) -> bool {
@@ -265,6 +243,25 @@ impl Vendor for Amd {
     fn fixed_counts(_index: u8, _retired: Retired) -> bool {
         false
     }
+}
+
+/// The addresses of `counters`, and what the guest may do with each freely: rows of the whole table.
+pub fn counter_intercepts(
+    counters: CounterSet,
+    free: Passthrough,
+) -> impl Iterator<Item = (Msr, Free)> {
+    (0..CORE_COUNTERS)
+        .filter(move |n| counters.has_gp(*n))
+        .flat_map(move |n| {
+            let is_free = free.counters.has_gp(n);
+            let legacy = (Msr::LEGACY_PERF_CTR0.nth(n as u32), Free::all_if(is_free));
+            let core = (
+                Msr::PERF_CTR0.of_core_counter(n as u8),
+                Free::all_if(free.full_width && is_free),
+            );
+            let has_legacy = n < LEGACY_COUNTERS;
+            has_legacy.then_some(legacy).into_iter().chain([core])
+        })
 }
 
 /// Version, number of counters, and whether there are registers beyond the legacy ones, as CPUID of

@@ -84,7 +84,7 @@ pub struct GuestPmu {
     /// General-purpose counters whose `hw_selectors` entry is not off, and which count in `mode`.
     programmed: CounterSet,
     /// Where the vCPU is.
-    mode: Mode,
+    pub(crate) mode: Mode,
     /// IA32_FIXED_CTR_CTRL as the guest wrote it.
     fixed_ctrl: FixedCtrCtrl,
     /// IA32_FIXED_CTR_CTRL as hardware gets it.

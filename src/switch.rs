@@ -69,7 +69,9 @@
 use crate::{
     counter::{Counter, CounterSet},
     guest::GuestPmu,
+    intercepts::Passthrough,
     msr::{global_ctrl, global_status, EventSelector, FixedCtrCtrl},
+    nested::Mode,
     pmi::{Lvtpc, Pmi},
     vendor::Vendor,
 };
@@ -135,8 +137,8 @@ pub trait Hw {
     /// Has the guest exit if it accesses `counters`, until [`Hw::reveal`].
     fn hide(&mut self, _counters: CounterSet) {}
 
-    /// Lets the guest access again what it may, from the next VM-entry on.
-    fn reveal(&mut self) {}
+    /// Lets the guest, which is in `mode`, access `counters` again as far as it is `free` to.
+    fn reveal(&mut self, _counters: CounterSet, _free: Passthrough, _mode: Mode) {}
 }
 
 /// Puts the state of `pmu` into hardware: the guest may run.
@@ -213,8 +215,8 @@ fn deduct_late(pmu: &mut GuestPmu, hw: &mut impl Hw) {
         let value = pmu.counters[counter.slot()].saturating_sub(1);
         pmu.set_counter(counter, value);
     }
+    hw.reveal(pmu.ahead, pmu.model.passthrough, pmu.mode);
     pmu.ahead = CounterSet::EMPTY;
-    hw.reveal();
 }
 
 /// Makes hardware's counters the guest's.

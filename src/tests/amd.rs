@@ -8,12 +8,12 @@ use super::{
     vmm::{Deny, Vmm},
 };
 use crate::{
-    amd::Amd,
+    amd::{counter_intercepts, Amd},
     caps::{self, HostPmu, HostVendor, PmuCaps},
     counter::{Counter, CounterSet, Kind, Width},
     filter::AllowAll,
     guest::{GeneralProtection, GuestPmu, Initiator},
-    intercepts::Free,
+    intercepts::{Free, Passthrough},
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
     nested::Mode,
@@ -425,7 +425,9 @@ impl Hw for Machine {
         self.hidden = counters;
     }
 
-    fn reveal(&mut self) {
+    fn reveal(&mut self, counters: CounterSet, free: Passthrough, _mode: Mode) {
+        assert_eq!(self.hidden, counters);
+        assert_eq!(free.counters & counters, counters);
         self.hidden = CounterSet::EMPTY;
     }
 }
@@ -635,6 +637,20 @@ fn every_register_is_intercepted_or_not_once() {
         .collect();
     msrs.sort_unstable();
     assert_eq!(msrs, all_msrs(&FULL));
+}
+
+#[test]
+fn each_counter_has_its_addresses() {
+    let addresses = |index| -> Vec<u32> {
+        let counters = CounterSet::from_bits(1u64 << index);
+        counter_intercepts(counters, Passthrough::default())
+            .map(|(msr, _)| msr.address())
+            .collect()
+    };
+    assert_eq!(addresses(0), [0xc001_0004, 0xc001_0201]);
+    assert_eq!(addresses(3), [0xc001_0007, 0xc001_0207]);
+    assert_eq!(addresses(4), [0xc001_0209]);
+    assert_eq!(addresses(32), []);
 }
 
 #[test]
