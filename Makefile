@@ -18,7 +18,7 @@ help:
 	@echo 'make check            what needs no kernel, in seconds: cargo test, fmt, clippy, checkpatch, shellcheck'
 	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to;'
 	@echo '                      MODES="build boot cross": does each patch build and boot, and compile elsewhere'
-	@echo 'make perf-cost        what the series costs perf where no guest is, as a table; builds two small kernels'
+	@echo 'make perf-cost        what the series costs perf where no guest is: bench/perf.md; fails if a hot path becomes dearer'
 	@echo 'make shell            a shell in the emulated host'
 	@echo 'make kernel           the patched kernel for the emulated host'
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'

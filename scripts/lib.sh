@@ -182,6 +182,22 @@ prepare() {
 	[ ! -f "$ko" ] || HOST+=(-f "lib/modules/kvm_mediated_pmu.ko=$ko")
 }
 
+# prepare_series_host: all but the kernel of a boot of what scripts/series-build builds.
+prepare_series_host() {
+	need_space BUILD 4000
+	"$TOP/scripts/packages"
+	"$TOP/scripts/bochs"
+	"$TOP/scripts/rootfs" "$BUILD/rootfs.cpio"
+}
+
+# series_host first|last: as prepare does, with Linux at that patch of the series.
+series_host() {
+	local kernel=$BUILD/check-series/at-$1
+	"$TOP/scripts/series-build" at "$1"
+	boot_modules "$kernel"
+	HOST=(-k "$kernel/arch/x86/boot/bzImage" -i "$BUILD/rootfs.cpio" "${MODULES[@]}")
+}
+
 # What a kernel says on its console when something is wrong.
 ALARM='WARNING:|\bBUG\b|Oops|KASAN|INFO: |general protection|Call Trace|stall|unchecked MSR|possible circular|inconsistent lock'
 
