@@ -6,7 +6,7 @@
 # environment.
 export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT MODES PATCHES OPS SEED CHUNK PROGRAM
 
-.PHONY: help run run-nested test bench check check-series perf-cost kernel module bochs selftests shell fuzz fuzz-model doc packages toolchain clean
+.PHONY: help run run-nested test bench check check-series perf-cost perf-same kernel module bochs selftests shell fuzz fuzz-model doc packages toolchain clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -19,6 +19,7 @@ help:
 	@echo 'make check-series     does the series on Linux apply to the other 6.18.y that it should apply to;'
 	@echo '                      MODES="build boot cross": does each patch build and boot, and compile elsewhere'
 	@echo 'make perf-cost        what the series costs perf where no guest is: bench/perf.md; fails if a hot path becomes dearer'
+	@echo 'make perf-same        upstream tests of perf, without the series and with it; fails if their results differ'
 	@echo 'make shell            a shell in the emulated host'
 	@echo 'make kernel           the patched kernel for the emulated host'
 	@echo 'make module           kvm_mediated_pmu.ko; KDIR=DIR for any patched kernel that is built'
@@ -64,6 +65,9 @@ check-series: packages
 
 perf-cost:
 	@scripts/perf-cost
+
+perf-same:
+	@scripts/perf-same
 
 shell:
 	@scripts/shell
