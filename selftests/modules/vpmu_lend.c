@@ -12,6 +12,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/errno.h>
 #include <linux/kprobes.h>
 #include <linux/miscdevice.h>
@@ -222,6 +223,19 @@ static int nmi_handler(unsigned int type, struct pt_regs *regs)
 	return NMI_HANDLED;
 }
 
+/* ... and one that isn't: if nobody else claims it, it's told here instead of on the console. */
+static DEFINE_PER_CPU(bool, late_nmi_sent);
+static DEFINE_PER_CPU(u32, nr_unknown_nmis);
+
+static int unknown_nmi_handler(unsigned int type, struct pt_regs *regs)
+{
+	if (!this_cpu_read(late_nmi_sent))
+		return NMI_DONE;
+
+	this_cpu_inc(nr_unknown_nmis);
+	return NMI_HANDLED;
+}
+
 static void spin(unsigned int rounds)
 {
 	asm volatile("1: dec %0\n\t"
@@ -257,6 +271,15 @@ static void guest_overflow_cleared(void)
 	wrmsrq(vendor->status_clear, vendor->counter_bit);
 }
 
+/* It has come before the wait is over. */
+static void guest_late_nmi(void)
+{
+	this_cpu_write(late_nmi_sent, true);
+	send_nmi_to_self();
+	udelay(100);
+	this_cpu_write(late_nmi_sent, false);
+}
+
 static void guest_wake(void)
 {
 	int i;
@@ -277,6 +300,8 @@ static void guest(struct lend_run *run, struct lend_page *page)
 		guest_overflow(run->flags & LEND_NMI);
 	else if (run->flags & LEND_NMI)
 		guest_nmi();
+	if (run->flags & LEND_LATE_NMI)
+		guest_late_nmi();
 	if (run->flags & LEND_WAKE)
 		guest_wake();
 	while (local_clock() < end && !READ_ONCE(page->leave))
@@ -291,10 +316,11 @@ static void guest(struct lend_run *run, struct lend_page *page)
 static void lend(struct lend_run *run, struct lend_page *page)
 {
 	unsigned long flags;
-	u32 nmis;
+	u32 nmis, unknown_nmis;
 
 	local_irq_save(flags);
 	nmis = this_cpu_read(nr_nmis);
+	unknown_nmis = this_cpu_read(nr_unknown_nmis);
 	read_regs(&run->before);
 
 	run->times[0] = local_clock();
@@ -310,6 +336,7 @@ static void lend(struct lend_run *run, struct lend_page *page)
 
 	read_regs(&run->after);
 	run->nr_nmis = this_cpu_read(nr_nmis) - nmis;
+	run->nr_unknown_nmis = this_cpu_read(nr_unknown_nmis) - unknown_nmis;
 	local_irq_restore(flags);
 }
 
@@ -1046,9 +1073,18 @@ static int __init vpmu_lend_init(void)
 	r = register_nmi_handler(NMI_LOCAL, nmi_handler, 0, "vpmu_lend");
 	if (r)
 		return r;
+	r = register_nmi_handler(NMI_UNKNOWN, unknown_nmi_handler, 0, "vpmu_lend");
+	if (r)
+		goto err_local;
 	r = misc_register(&lend_device);
 	if (r)
-		unregister_nmi_handler(NMI_LOCAL, "vpmu_lend");
+		goto err_unknown;
+	return 0;
+
+err_unknown:
+	unregister_nmi_handler(NMI_UNKNOWN, "vpmu_lend");
+err_local:
+	unregister_nmi_handler(NMI_LOCAL, "vpmu_lend");
 	return r;
 }
 module_init(vpmu_lend_init);
@@ -1056,6 +1092,7 @@ module_init(vpmu_lend_init);
 static void __exit vpmu_lend_exit(void)
 {
 	misc_deregister(&lend_device);
+	unregister_nmi_handler(NMI_UNKNOWN, "vpmu_lend");
 	unregister_nmi_handler(NMI_LOCAL, "vpmu_lend");
 }
 module_exit(vpmu_lend_exit);

@@ -32,6 +32,7 @@ struct lend_regs {
 #define LEND_OVERFLOW	(1u << 0)	/* a counter overflows, see below; status is left clean */
 #define LEND_NMI	(1u << 1)	/* an NMI comes that has nothing to do with the PMU */
 #define LEND_WAKE	(1u << 2)	/* sched:sched_waking is hit LEND_NR_WAKES times */
+#define LEND_LATE_NMI	(1u << 3)	/* an NMI comes that only perf may claim */
 #define LEND_NR_WAKES	10
 
 /* The bit of the counter that overflows: fixed counter 0, on AMD counter 0. */
@@ -49,7 +50,7 @@ struct lend_regs {
  * @leaving: ... before the put
  * @after: ... after the put
  * @nr_nmis: NMIs that came to be as @flags said
- * @unused: padding
+ * @nr_unknown_nmis: late ones that nobody has claimed
  */
 struct lend_run {
 	__u64 nsecs;
@@ -61,7 +62,7 @@ struct lend_run {
 	struct lend_regs leaving;
 	struct lend_regs after;
 	__u32 nr_nmis;
-	__u32 unused;
+	__u32 nr_unknown_nmis;
 };
 
 /**
