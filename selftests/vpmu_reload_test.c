@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "host_event.h"
@@ -82,9 +83,8 @@ static bool mediated_vm_exists(void)
  * The selftest library asks KVM for its CPUID but once per process, and that
  * changes with the module: each guest in a process of its own.
  */
-static void in_child(void (*fn)(void))
+static pid_t start_child(void (*fn)(void))
 {
-	int status;
 	pid_t pid = fork();
 
 	TEST_ASSERT(pid >= 0, "fork() failed");
@@ -92,8 +92,20 @@ static void in_child(void (*fn)(void))
 		fn();
 		_exit(0);
 	}
+	return pid;
+}
+
+static void end_child(pid_t pid)
+{
+	int status;
+
 	TEST_ASSERT(waitpid(pid, &status, 0) == pid, "waitpid() failed");
 	TEST_ASSERT(WIFEXITED(status) && !WEXITSTATUS(status), "A guest failed, status %x", status);
+}
+
+static void in_child(void (*fn)(void))
+{
+	end_child(start_child(fn));
 }
 
 static void mediated_guest(void)
@@ -198,8 +210,7 @@ TEST_F(reload, vm_without_vcpu)
 
 /*
  * A VM of before the module keeps KVM's own vPMU, and does not hold the
- * module. Its counters are perf events that include guests: while they exist
- * no other VM can be mediated.
+ * module.
  */
 static void older_guest(void)
 {
@@ -219,6 +230,77 @@ TEST_F(reload, older_vm)
 {
 	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
 	in_child(older_guest);
+}
+
+/* Between the processes of two guests that take turns: 0 is the older one's end. */
+static int turns[2];
+
+static void turns_take_end(int end)
+{
+	/* Should the other one fail, no end is open any more that could be awaited. */
+	close(turns[!end]);
+}
+
+static void turn_give(int end)
+{
+	TEST_ASSERT(write(turns[end], "", 1) == 1, "The other guest's process is gone");
+}
+
+static void turn_await(int end)
+{
+	char byte;
+
+	TEST_ASSERT(read(turns[end], &byte, 1) == 1, "The other guest's process is gone");
+}
+
+static void older_of_two(void)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	turns_take_end(0);
+	vm = create_emulated(&vcpu);
+	run_once(vcpu);
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	turn_give(0);
+	turn_await(0);
+	run_once(vcpu);
+	turn_give(0);
+	kvm_vm_free(vm);
+}
+
+static void younger_of_two(void)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	turns_take_end(1);
+	turn_await(1);
+	vm = create(&vcpu);
+	TEST_ASSERT(mediated_vm_exists(), "The VM is not mediated");
+	run_once(vcpu);
+	turn_give(1);
+	turn_await(1);
+	run_once(vcpu);
+	kvm_vm_free(vm);
+}
+
+/*
+ * The perf events that are an older VM's counters include guests, but neither
+ * do they keep a younger one from being mediated, nor do they suffer from it.
+ */
+TEST_F(reload, older_vm_and_younger)
+{
+	pid_t older, younger;
+
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	TEST_ASSERT(!socketpair(AF_UNIX, SOCK_STREAM, 0, turns), "socketpair() failed");
+	older = start_child(older_of_two);
+	younger = start_child(younger_of_two);
+	close(turns[0]);
+	close(turns[1]);
+	end_child(older);
+	end_child(younger);
 }
 
 /* Twice is once too often. */
