@@ -36,12 +36,16 @@ FIXTURE(lend) {
 
 FIXTURE_SETUP(lend)
 {
+	const struct lend_run unused = {};
+
 	LEND_REQUIRE();
 	/* It has an event of its own, which is not to be among those counted here. */
 	self->nmi_watchdog = nmi_watchdog_set(false);
 	self->lend = lend_open();
 	TEST_ASSERT_EQ(lend_create(&self->lend), 0);
 	self->cpu = pin_self_to_any_cpu();
+	/* Until perf first uses it a PMU is as RESET leaves it, globally enabled. */
+	lend_run(&self->lend, &unused, NULL);
 }
 
 FIXTURE_TEARDOWN(lend)
