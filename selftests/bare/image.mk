@@ -2,7 +2,16 @@
 #
 # Makes $(O)/$(name).iso, a CD that the BIOS of a bare machine boots, of the
 # objects $(objs). Who includes this sets boot, the directory that it is in, and
-# the tools with their flags.
+# compiles with $(CFLAGS).
+
+CC	:= $(if $(filter default,$(origin CC)),clang-19,$(CC))
+LD	:= $(if $(filter default,$(origin LD)),ld.lld-19,$(LD))
+OBJCOPY	?= llvm-objcopy-19
+XORRISO	?= xorriso
+
+CFLAGS	:= -m64 -ffreestanding -fno-pic -mcmodel=small -mno-red-zone -mgeneral-regs-only \
+	   -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+	   -O2 -std=gnu11 -Wall -Wextra -Werror -I$(boot) -I$(boot)/../lib
 
 boot_objs := $(addprefix $(O)/, boot.o bare.o)
 
