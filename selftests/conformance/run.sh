@@ -5,10 +5,10 @@
 # print its TAP. Succeeds only if every test passed and the plan was completed.
 # OUTDIR must hold conformance.iso and gets the emulator's configuration and logs.
 #
-# CPU is intel or amd. FEATURES are added to those that the processor has anyway;
-# by default that is PERF_METRICS for Intel processors that are not alone, so that
-# the runs of different numbers of processors are with and without it. What else
-# can be set is that of ../bare/run.sh.
+# FEATURES are added to those that the processor has anyway; by default that is
+# PERF_METRICS for Intel processors that are not alone, so that the runs of
+# different numbers of processors are with and without it. What else can be set is
+# that of ../bare/run.sh.
 
 set -u
 if [ $# -lt 2 ]; then
@@ -23,14 +23,8 @@ features=
 [ "$cpu" = amd ] || [ "$ncpus" = 1 ] || features=perf_metrics
 features=${FEATURES-$features}
 
-case $cpu in
-intel) model=sapphire_rapids ;;
-amd) model=epyc_genoa ;;
-*) echo "$0: CPU is intel or amd" >&2; exit 2 ;;
-esac
-
 "$(dirname "$0")/../bare/run.sh" "$1" "$out/conformance.iso" "$run" \
-	"model=$model, count=$ncpus, add_features=\"$features\"" 'costs: enabled=1' || {
+	"count=$ncpus, add_features=\"$features\"" 'costs: enabled=1' || {
 	echo "Bail out! the image did not run"
 	exit 1
 }

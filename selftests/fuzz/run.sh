@@ -3,8 +3,7 @@
 #
 # run.sh BOCHS OUTDIR: run OUTDIR/fuzz.iso and print what comes, up to its "end".
 #
-# MODEL is the processor (sapphire_rapids). What else can be set is that of
-# ../bare/run.sh.
+# What can be set is that of ../bare/run.sh.
 
 set -u
 if [ $# != 2 ]; then
@@ -12,5 +11,5 @@ if [ $# != 2 ]; then
 	exit 2
 fi
 out=$(cd "$2" && pwd)
-"$(dirname "$0")/../bare/run.sh" "$1" "$out/fuzz.iso" "$out" "model=${MODEL:-sapphire_rapids}, count=1" || exit 1
+"$(dirname "$0")/../bare/run.sh" "$1" "$out/fuzz.iso" "$out" count=1 || exit 1
 tr -d '\r' <"$out/console" | sed '/^$/d'
