@@ -5,10 +5,10 @@
  *
  * A program is machine code made from a seed: it depends on nothing but its
  * number and which of its operations are left out, not on a compiler, and while
- * it runs no other code does, but for handlers written in assembly here. So counters may count all the time, and
- * each value read, each fault and the very moment of each interrupt is known to
- * the instruction. All that a program reads goes into a log; logs are compared
- * by their hashes.
+ * it runs no other code does, but for handlers written in assembly here. So
+ * counters may count all the time, and each value read, each fault and the very
+ * moment of each interrupt is known to the instruction. All that a program reads
+ * goes into a log; logs are compared by their hashes.
  *
  * The programs keep to what a guest cannot tell from bare metal: instructions
  * and branches in kernel mode, counted without edge detection, since a cycle

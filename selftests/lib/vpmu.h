@@ -44,8 +44,8 @@
 
 /*
  * Where the vendors' registers are, which of a selector's bits are the event, and
- * which events retired instructions, branches and cycles are: for test program and guest, in which all of this exists if its
- * PMU has version 2.
+ * which events retired instructions, branches and cycles are: for test program and
+ * guest, in which all of this exists if its PMU has version 2.
  */
 static inline uint32_t vpmu_msr_selector(unsigned int i)
 {
