@@ -559,6 +559,8 @@ static const char *const allocators[] = {
 	"kmem_cache_alloc_noprof", "kmem_cache_alloc_node_noprof", "kmem_cache_alloc_lru_noprof",
 	"__kmalloc_noprof", "__kmalloc_node_noprof", "__kmalloc_cache_noprof",
 	"__kmalloc_cache_node_noprof", "__kvmalloc_node_noprof",
+	/* Rust's. */
+	"krealloc_node_align_noprof",
 };
 
 /*
