@@ -50,6 +50,11 @@ DEFINE_L2(hlt, "vmmcall",
 	  "nop\n\tnop\n\thlt\n\t",
 	  2, 0, SVM_EXIT_HLT);
 
+/* The same with an SMI at the I/O: RSM counts where it goes to. */
+DEFINE_L2(smi, "vmmcall",
+	  "nop\n\tin $" __stringify(VPMU_USER_PORT) ", %al\n\tnop\n\t",
+	  4, 0, SVM_EXIT_VMMCALL);
+
 static const struct l2_code * const l2_codes[] = {
 	&l2_code_nops, &l2_code_loop, &l2_code_emulated, &l2_code_rdpmc, &l2_code_user_space,
 	&l2_code_hlt,
@@ -111,7 +116,9 @@ static uint64_t guest_select_worlds(const uint64_t pairs[3])
 	return guest_gp_mask();
 }
 
-static void guest_expect_counts(const struct l2_code *c, const uint64_t pairs[3])
+/* Beside what enters L2 and L2 itself, @smm_insns have retired in SMM. */
+static void guest_expect_counts_beside(const struct l2_code *c, const uint64_t pairs[3],
+				       uint64_t smm_insns)
 {
 	uint64_t insns, branches;
 	unsigned int i;
@@ -121,7 +128,8 @@ static void guest_expect_counts(const struct l2_code *c, const uint64_t pairs[3]
 		const bool l2 = !pairs[i / 2] || pairs[i / 2] & GUEST_ONLY;
 
 		/* VMRUN is the one that L2 has more, #VMEXIT that of L1. */
-		insns = l1 * payload_vmrun.insns + l2 * (1 + c->insns);
+		insns = l1 * payload_vmrun.insns + l2 * (1 + c->insns) +
+			!pairs[i / 2] * smm_insns;
 		branches = l1 * (payload_vmrun.branches + 1) + l2 * (1 + c->branches);
 		__GUEST_ASSERT(_rdpmc(i) == (i % 2 ? branches : insns),
 			       "%s, counter %u, world bits %lx: %lu, expected %lu", c->name, i,
@@ -129,6 +137,11 @@ static void guest_expect_counts(const struct l2_code *c, const uint64_t pairs[3]
 		GUEST_ASSERT_EQ(rdmsr(vpmu_msr_selector(i)) & (GUEST_ONLY | HOST_ONLY),
 				pairs[i / 2]);
 	}
+}
+
+static void guest_expect_counts(const struct l2_code *c, const uint64_t pairs[3])
+{
+	guest_expect_counts_beside(c, pairs, 0);
 }
 
 static void guest_counts(struct svm_test_data *svm, void *msrpm, uint64_t msrpm_gpa)
@@ -318,6 +331,21 @@ static void guest_save_restore(struct svm_test_data *svm, void *msrpm, uint64_t 
 	GUEST_DONE();
 }
 
+/* --- SMM */
+
+/* SMM is neither host nor guest: EFER is 0 there, and so is EFER.SVME. */
+static void guest_smi(struct svm_test_data *svm, void *msrpm, uint64_t msrpm_gpa)
+{
+	unsigned int w;
+
+	guest_svm_init(svm, msrpm, msrpm_gpa);
+	for (w = 0; w < 2; w++) {
+		guest_enter_l2(&l2_code_smi, guest_select_worlds(worlds + w));
+		guest_expect_counts_beside(&l2_code_smi, worlds + w, SMM_NOPS);
+	}
+	GUEST_DONE();
+}
+
 /* --- what L1 must not ask for */
 
 static void guest_bad_vmcb(struct svm_test_data *svm, void *msrpm, uint64_t msrpm_gpa)
@@ -432,6 +460,15 @@ TEST_F(nested_svm, save_restore)
 {
 	vcpu_arch_set_entry_point(self->vcpu, guest_save_restore);
 	run_and_restore(self->vcpu, &self->config, true);
+}
+
+TEST_F(nested_svm, smi)
+{
+	if (!kvm_has_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "needs KVM_CAP_X86_SMM");
+	prepare_smm(self->vcpu);
+	vcpu_arch_set_entry_point(self->vcpu, guest_smi);
+	TEST_ASSERT_EQ(run_with_smis(self->vcpu), 2);
 }
 
 TEST_F(nested_svm, bad_vmcb)

@@ -437,6 +437,35 @@ static void guest_at_userspace(struct vmx_pages *vmx)
 	GUEST_DONE();
 }
 
+/* --- SMM */
+
+/*
+ * An SMI is no VM-exit, RSM no VM-entry (SDM Vol. 3C, 32.14): GLOBAL_CTRL stays as it
+ * is. What runs in SMM is of the guest, and counts if anything does.
+ */
+static void guest_smi(struct vmx_pages *vmx)
+{
+	const struct l2_code *c = &l2_code_user_space;
+	const uint64_t smm_insns = SMM_NOPS + 1;
+	uint64_t on;
+
+	guest_vmx_init(vmx);
+	guest_expect_exit(c, guest_enter_l2(c->run, guest_select_all()));
+	guest_expect_counts(c, "L1, L2 and SMM",
+			    payload_resume.insns + c->insns + smm_insns, 0);
+
+	on = guest_select_all();
+	guest_switch_global_ctrl(on, 0);
+	guest_expect_exit(c, guest_enter_l2(c->run, 0));
+	guest_expect_counts(c, "L2 and SMM", c->insns + smm_insns, 0);
+
+	on = guest_select_all();
+	guest_switch_global_ctrl(0, on);
+	guest_expect_exit(c, guest_enter_l2(c->run, on));
+	guest_expect_counts(c, "L1 and no SMM", payload_resume.insns, 0);
+	GUEST_DONE();
+}
+
 /* --- the event filter */
 
 static void guest_filtered(struct vmx_pages *vmx)
@@ -690,6 +719,15 @@ TEST_F(nested, forced_out)
 	TEST_ASSERT_EQ(vpmu_run(self->vcpu), VPMU_SYNC);
 	vcpu_nested_state_set(self->vcpu, &state);
 	TEST_ASSERT_EQ(vcpu_get_msr(self->vcpu, MSR_CORE_PERF_GLOBAL_CTRL), CTRL_L2);
+}
+
+TEST_F(nested, smi)
+{
+	if (!kvm_has_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "needs KVM_CAP_X86_SMM");
+	prepare_smm(self->vcpu);
+	vcpu_arch_set_entry_point(self->vcpu, guest_smi);
+	TEST_ASSERT_EQ(run_with_smis(self->vcpu), 3);
 }
 
 /* L0 denies instructions on general-purpose counters. */

@@ -14,6 +14,12 @@
 
 #define APIC_LVTPC	0x340
 
+/* SMRAM, in the address space of SMM: the handler, and above it the saved state. */
+#define SMRAM_GPA	0x1000000
+#define SMRAM_SLOT	(BIT(16) | 1)
+#define SMRAM_PAGES	16
+#define SMRAM_ENTRY	0x8000
+
 uint8_t l2_stack[4 * PAGE_SIZE] __aligned(PAGE_SIZE);
 
 struct op op;
@@ -182,4 +188,32 @@ void run_and_restore(struct kvm_vcpu *vcpu, const struct vpmu_config *config, bo
 	TEST_ASSERT(!free || exits < NR_READS, "restored, L2's reads exit %lu times", exits);
 	vcpu = restore_nested(vcpu->vm, vcpu, config);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
+}
+
+void prepare_smm(struct kvm_vcpu *vcpu)
+{
+	static const uint8_t handler[SMM_NOPS + 2] = {
+		[0 ... SMM_NOPS - 1] = 0x90, 0x0f, 0xaa,
+	};
+	struct kvm_vm *vm = vcpu->vm;
+
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, SMRAM_GPA, SMRAM_SLOT,
+				    SMRAM_PAGES, 0);
+	memcpy(addr_gpa2hva(vm, SMRAM_GPA + SMRAM_ENTRY), handler, sizeof(handler));
+	vcpu_set_msr(vcpu, MSR_IA32_SMBASE, SMRAM_GPA);
+}
+
+int run_with_smis(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+	int smis = 0;
+
+	while (vpmu_run_to_io(vcpu) == VPMU_IO) {
+		vcpu_events_get(vcpu, &events);
+		events.smi.pending = 1;
+		events.flags |= KVM_VCPUEVENT_VALID_SMM;
+		vcpu_events_set(vcpu, &events);
+		smis++;
+	}
+	return smis;
 }

@@ -143,4 +143,14 @@ struct kvm_vcpu *restore_nested(struct kvm_vm *vm, struct kvm_vcpu *vcpu,
 void run_and_restore(struct kvm_vcpu *vcpu, const struct vpmu_config *config, bool free);
 void l2_read_often(void);
 
+/* Has System Management Mode do nothing but SMM_NOPS times NOP, and RSM. */
+#define SMM_NOPS	3
+void prepare_smm(struct kvm_vcpu *vcpu);
+
+/*
+ * Runs a guest to its end, with an SMI each time that it does I/O; tells how many
+ * there were.
+ */
+int run_with_smis(struct kvm_vcpu *vcpu);
+
 #endif /* SELFTEST_NESTED_H */
