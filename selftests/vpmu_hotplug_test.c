@@ -3,8 +3,7 @@
  * Processors come and go while guests run and host events count: all counts
  * stay exact, and a processor that comes back has a PMU in order.
  */
-#include <fcntl.h>
-
+#include "host_cpu.h"
 #include "host_event.h"
 #include "host_msr.h"
 #include "lend.h"
@@ -14,31 +13,6 @@
 
 #define NR_CYCLES	3
 #define GUEST_LOOPS	100000
-
-static bool set_online(int cpu, bool online)
-{
-	char path[64];
-	bool done;
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return false;
-	done = write(fd, online ? "1" : "0", 1) == 1;
-	close(fd);
-	return done;
-}
-
-/* The last one that can go. */
-static int removable_cpu(void)
-{
-	int cpus[64], nr = host_cpus(cpus, 64);
-
-	if (nr < 2 || !set_online(cpus[nr - 1], true))
-		return -1;
-	return cpus[nr - 1];
-}
 
 /* On the processor that was away, with nothing of what was there before. */
 static void expect_in_order(int cpu)
@@ -73,9 +47,9 @@ static void test_cycle(struct runner *r, int cpu)
 	attr.disabled = 0;
 	fd = host_event_open_ok(&attr, -1, cpu);
 	runner_wait(r, 3);
-	TEST_ASSERT(set_online(cpu, false), "CPU %d doesn't go: %s", cpu, strerror(errno));
+	TEST_ASSERT(host_cpu_set_online(cpu, false), "CPU %d doesn't go: %s", cpu, strerror(errno));
 	runner_wait(r, 3);
-	TEST_ASSERT(set_online(cpu, true), "CPU %d doesn't come: %s", cpu, strerror(errno));
+	TEST_ASSERT(host_cpu_set_online(cpu, true), "CPU %d doesn't come: %s", cpu, strerror(errno));
 	runner_wait(r, 3);
 	close(fd);
 	expect_in_order(cpu);
@@ -90,7 +64,7 @@ TEST(guest_on_removed_cpu)
 
 	VPMU_REQUIRE_MEDIATED();
 	LEND_REQUIRE();
-	r.cpu = removable_cpu();
+	r.cpu = host_cpu_removable();
 	if (r.cpu < 0)
 		SKIP(return, "needs a processor that can be removed");
 	vm = counting_vm_create(&r.vcpu, &config, GUEST_LOOPS);
@@ -109,14 +83,14 @@ TEST(enabled_by_reset)
 	int cpu;
 
 	LEND_REQUIRE();
-	cpu = removable_cpu();
+	cpu = host_cpu_removable();
 	if (cpu < 0)
 		SKIP(return, "needs a processor that can be removed");
 	lend = lend_open();
 	TEST_ASSERT_EQ(lend_create(&lend), 0);
 	host_msr_write(cpu, MSR_CORE_PERF_GLOBAL_CTRL, 0xff);
-	TEST_ASSERT(set_online(cpu, false), "CPU %d doesn't go: %s", cpu, strerror(errno));
-	TEST_ASSERT(set_online(cpu, true), "CPU %d doesn't come: %s", cpu, strerror(errno));
+	TEST_ASSERT(host_cpu_set_online(cpu, false), "CPU %d doesn't go: %s", cpu, strerror(errno));
+	TEST_ASSERT(host_cpu_set_online(cpu, true), "CPU %d doesn't come: %s", cpu, strerror(errno));
 	pin_self_to_cpu(cpu);
 	run = lend_run(&lend, &how, NULL);
 	TEST_ASSERT_EQ(run.loaded.global_ctrl, 0);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * perf events are opened, used and closed at random, on all processors, while
- * guests come and go and move about. All the while, guests count exactly, and
- * so does an event of the host.
+ * guests come and go and move about, a processor goes offline and comes back,
+ * and the machine is suspended and resumed. All the while, guests count exactly,
+ * and so does an event of the host.
  *
  * A second by default. VPMU_STRESS_SECONDS says for how long, and
  * VPMU_STRESS_SEED where the random numbers start: an hour under a kernel with
@@ -15,7 +16,9 @@
 #include <time.h>
 
 #include "host_cgroup.h"
+#include "host_cpu.h"
 #include "host_event.h"
+#include "host_sysctl.h"
 #include "runner.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -30,6 +33,10 @@
 #define HOST_ROUNDS	20000
 #define GUEST_LOOPS	20000
 
+#define PM_TEST		"/sys/power/pm_test"
+#define PM_STATE	"/sys/power/state"
+#define PM_TEST_DELAY	"/sys/module/suspend/parameters/pm_test_delay"
+
 static unsigned long env_number(const char *name, unsigned long otherwise)
 {
 	const char *value = getenv(name);
@@ -41,20 +48,28 @@ static unsigned long env_number(const char *name, unsigned long otherwise)
  * struct stress - what the threads share
  * @stop: to end it
  * @cgroup: the program's, -1 if there is none
+ * @removable: the processor that goes and comes, -1 if there is none
+ * @suspends: can the machine be suspended and come back by itself?
  * @opened: events
  * @refused: events that include guests, while there are guests with a mediated PMU
  * @guests: that were created
  * @rounds: of guests, each with its counts exact
  * @measures: of the host's event, each exact
+ * @hotplugs: of the processor
+ * @sleeps: of the machine
  */
 struct stress {
 	atomic_bool stop;
 	int cgroup;
+	int removable;
+	bool suspends;
 	atomic_ulong opened;
 	atomic_ulong refused;
 	atomic_ulong guests;
 	atomic_ulong rounds;
 	atomic_ulong measures;
+	atomic_ulong hotplugs;
+	atomic_ulong sleeps;
 };
 
 /**
@@ -239,6 +254,51 @@ static void *accountant_thread(void *arg)
 	return NULL;
 }
 
+static void replug(struct worker *w, int cpu)
+{
+	TEST_ASSERT(host_cpu_set_online(cpu, false), "CPU %d doesn't go: %s", cpu, strerror(errno));
+	usleep(pick(w, 20000));
+	TEST_ASSERT(host_cpu_set_online(cpu, true), "CPU %d doesn't come: %s", cpu,
+		    strerror(errno));
+	w->stress->hotplugs++;
+}
+
+static void suspend(struct worker *w)
+{
+	int r = host_sysfs_write(PM_STATE, "mem");
+
+	/* Something that woke it, as an interrupt, or a task that doesn't freeze in time. */
+	TEST_ASSERT(!r || r == -EBUSY, "The machine cannot be suspended: %s", strerror(-r));
+	w->stress->sleeps += !r;
+}
+
+/* What people do to a machine: not often, so that the others get on between. */
+static void *operator_thread(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!w->stress->stop) {
+		if (w->stress->removable >= 0)
+			replug(w, w->stress->removable);
+		usleep(pick(w, 200000));
+		if (w->stress->suspends && !pick(w, 4))
+			suspend(w);
+	}
+	return NULL;
+}
+
+/* Only down to where it comes back from by itself. */
+static bool suspend_prepare(void)
+{
+	return !host_sysfs_write(PM_TEST_DELAY, "0") && !host_sysfs_write(PM_TEST, "core");
+}
+
+static void suspend_restore(void)
+{
+	host_sysfs_write(PM_TEST_DELAY, "5");
+	host_sysfs_write(PM_TEST, "none");
+}
+
 static void start(struct worker *w, struct stress *stress, unsigned int seed,
 		  void *(*thread)(void *))
 {
@@ -251,7 +311,7 @@ TEST(everything_at_random)
 {
 	unsigned long seconds = env_number("VPMU_STRESS_SECONDS", 1);
 	unsigned int seed = env_number("VPMU_STRESS_SEED", 1);
-	struct worker workers[NR_OPENERS + NR_GUESTS + 1];
+	struct worker workers[NR_OPENERS + NR_GUESTS + 2];
 	struct vpmu_config config = vpmu_config_max();
 	struct stress s = {};
 	struct kvm_vcpu *vcpu;
@@ -263,22 +323,28 @@ TEST(everything_at_random)
 	/* With one guest that stays, no event can keep the others from being created. */
 	vm = counting_vm_create(&vcpu, &config, GUEST_LOOPS);
 	s.cgroup = cgroup_enter();
+	s.removable = host_cpu_removable();
+	s.suspends = suspend_prepare();
 	for (i = 0; i < NR_GUESTS; i++)
 		start(&workers[nr++], &s, seed++, guest_thread);
 	for (i = 0; i < NR_OPENERS; i++)
 		start(&workers[nr++], &s, seed++, opener_thread);
 	start(&workers[nr++], &s, seed++, accountant_thread);
+	start(&workers[nr++], &s, seed++, operator_thread);
 	while (seconds-- && !s.stop)
 		sleep(1);
 	s.stop = true;
 	for (i = 0; i < nr; i++)
 		pthread_join(workers[i].thread, NULL);
+	suspend_restore();
 	cgroup_leave(s.cgroup);
 	kvm_vm_free(vm);
 
 	printf("# %lu events opened, %lu refused, %lu guests, %lu rounds, %lu measures\n",
 	       s.opened, s.refused, s.guests, s.rounds, s.measures);
+	printf("# %lu hotplugs, %lu suspends\n", s.hotplugs, s.sleeps);
 	TEST_ASSERT(s.opened && s.guests && s.rounds && s.measures, "Not all took part");
+	TEST_ASSERT(s.removable < 0 || s.hotplugs, "No processor came and went");
 }
 
 int main(int argc, char *argv[])
