@@ -52,8 +52,11 @@ export FLAVOUR KOUT
 
 # Where a guest's timer has a say: options of scripts/boot. Linux measures AMD's clock: at the emulator's usual
 # 100 MHz the timer would interrupt each round of what takes long, as a guest of a guest does.
-STEADY_CLOCK=()
-[ "$CPU" != amd ] || STEADY_CLOCK=(-x 'cpu: ips=2000000000')
+# shellcheck disable=SC2034 # for those that source this
+case $CPU in
+amd) STEADY_CLOCK=(-x 'cpu: ips=2000000000') ;;
+*) STEADY_CLOCK=() ;;
+esac
 
 # writable DIR VARIABLE: it, or what it would be made in.
 writable() {
