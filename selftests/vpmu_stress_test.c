@@ -50,6 +50,9 @@ static unsigned long env_number(const char *name, unsigned long otherwise)
  * @cgroup: the program's, -1 if there is none
  * @removable: the processor that goes and comes, -1 if there is none
  * @suspends: can the machine be suspended and come back by itself?
+ * @life: read by whom creates or destroys a guest, written by whom suspends: a process that
+ *	  is to freeze may not create one, and destroying one waits for a thread of KVM's
+ *	  that may be frozen
  * @opened: events
  * @refused: events that include guests, while there are guests with a mediated PMU
  * @guests: that were created
@@ -63,6 +66,7 @@ struct stress {
 	int cgroup;
 	int removable;
 	bool suspends;
+	pthread_rwlock_t life;
 	atomic_ulong opened;
 	atomic_ulong refused;
 	atomic_ulong guests;
@@ -216,7 +220,9 @@ static void *guest_thread(void *arg)
 	while (!w->stress->stop) {
 		config = vpmu_config_max();
 		config.nr_gp -= pick(w, 2) * (config.nr_gp - 2);
+		pthread_rwlock_rdlock(&w->stress->life);
 		vm = counting_vm_create(&vcpu, &config, GUEST_LOOPS);
+		pthread_rwlock_unlock(&w->stress->life);
 		w->stress->guests++;
 		rounds = 1 + pick(w, 50);
 		for (i = 0; i < rounds && !w->stress->stop; i++) {
@@ -225,7 +231,9 @@ static void *guest_thread(void *arg)
 			if (!pick(w, 4))
 				move(w);
 		}
+		pthread_rwlock_rdlock(&w->stress->life);
 		kvm_vm_free(vm);
+		pthread_rwlock_unlock(&w->stress->life);
 	}
 	return NULL;
 }
@@ -265,8 +273,11 @@ static void replug(struct worker *w, int cpu)
 
 static void suspend(struct worker *w)
 {
-	int r = host_sysfs_write(PM_STATE, "mem");
+	int r;
 
+	pthread_rwlock_wrlock(&w->stress->life);
+	r = host_sysfs_write(PM_STATE, "mem");
+	pthread_rwlock_unlock(&w->stress->life);
 	/* Something that woke it, as an interrupt, or a task that doesn't freeze in time. */
 	TEST_ASSERT(!r || r == -EBUSY, "The machine cannot be suspended: %s", strerror(-r));
 	w->stress->sleeps += !r;
@@ -313,7 +324,7 @@ TEST(everything_at_random)
 	unsigned int seed = env_number("VPMU_STRESS_SEED", 1);
 	struct worker workers[NR_OPENERS + NR_GUESTS + 2];
 	struct vpmu_config config = vpmu_config_max();
-	struct stress s = {};
+	struct stress s = { .life = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP };
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 	int i, nr = 0;
