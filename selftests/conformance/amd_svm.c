@@ -412,7 +412,9 @@ static void check_injection(void)
 {
 	set_gate(VEC_NMI, quick_iret);
 	setup_counters(GUEST_ONLY);
-	is_u64(inject(EVENT_NMI, 0), VMEXIT_VMMCALL, "inject an NMI");
+	/* An error code is there, too, but is not to be pushed. */
+	is_u64(inject(EVENT_NMI | 5ull << 32, 0), VMEXIT_VMMCALL, "inject an NMI");
+	is_u64(VMCB64(VMCB_EVENTINJ), 0, "inject an NMI: #VMEXIT clears EVENTINJ");
 	check_exact(1 + 1 + 100, 1 + 1 + 1, "inject an NMI");
 
 	/* VMRUN, the event and IRET come one after the other. */

@@ -94,6 +94,29 @@ static void test_clock(void)
 	set_gate(VEC_IPI, NULL);
 }
 
+static volatile u32 lock __attribute__((used)), lock_taken __attribute__((used));
+
+static void take_lock(void)
+{
+	asm volatile("1: pause; lock btsl $0, lock(%%rip); jc 1b\n"
+		     "movl $1, lock_taken(%%rip); movl $0, lock(%%rip)" : : : "memory", "cc");
+}
+
+/* CPU 0 lets go of a lock for no longer than a PAUSE, as firmware does that waits for the others. */
+static void check_pause(void)
+{
+	u32 rounds = 100000;
+
+	lock = 1;
+	start_on(1, take_lock);
+	asm volatile("1: movl $0, lock(%%rip)\n"
+		     "2: pause; lock btsl $0, lock(%%rip); jc 2b\n"
+		     "cmpl $0, lock_taken(%%rip); jne 3f; dec %0; jnz 1b\n"
+		     "3: movl $0, lock(%%rip)" : "+r"(rounds) : : "memory", "cc");
+	ok(rounds, "CPU 1: gets a lock that CPU 0 lets go of for a PAUSE");
+	wait_for(1);
+}
+
 void test_smp(void)
 {
 	unsigned int cpu;
@@ -108,5 +131,6 @@ void test_smp(void)
 		MEASURE(pmu->all_counters, "mov $100000, %%ecx; 1: nop; nop; loop 1b");
 		is_u64(PMC(0), 1 + 300000 + MEASURE_OVERHEAD, "CPU 0: counts beside other CPUs");
 		test_clock();
+		check_pause();
 	}
 }
