@@ -18,9 +18,7 @@
  *
  * AMD's programs are made likewise, of its registers and events. They don't
  * write the read-only status, which is KVM's to ignore, nor HostOnly and
- * GuestOnly, which do different things without SVM. Nor have they PMIs by NMI:
- * of two in a row, the second has been seen to come some instructions late in
- * guests on the emulated processor, which has no virtual NMIs.
+ * GuestOnly, which do different things without SVM.
  *
  * Needs nothing of a C library.
  */
@@ -538,11 +536,7 @@ static inline void fuzz_op_lvtpc(struct fuzz *f)
 		FUZZ_PMI_VECTOR | FUZZ_LVT_MASKED, FUZZ_LVT_NMI | FUZZ_LVT_MASKED,
 	};
 
-	uint32_t value = values[fuzz_below(f, 5)];
-
-	if (f->is_amd && value & FUZZ_LVT_NMI)
-		value = FUZZ_PMI_VECTOR | (value & FUZZ_LVT_MASKED);
-	fuzz_emit_lvtpc(f, value);
+	fuzz_emit_lvtpc(f, values[fuzz_below(f, 5)]);
 }
 
 /* What leaves no guest. */
