@@ -92,6 +92,13 @@ hash_of() { cat -- "$@" | sha256sum | cut -d' ' -f1; }
 # is_sha256 FILE SUM
 is_sha256() { [ -f "$1" ] && [ "$(hash_of "$1")" = "$2" ]; }
 
+# put_perf_test DIR: scripts/host/host-perf-test, and the loop that it counts.
+put_perf_test() {
+	mkdir -p "$1"
+	cp "$TOP/scripts/host/host-perf-test" "$1/" || die "cannot write to $1; is the disk full?"
+	gcc -O2 -static -nostdlib -o "$1/loop" "$TOP/scripts/host/loop.S" || die "cannot build scripts/host/loop.S"
+}
+
 # fresh STAMP KEY: true if STAMP says that KEY is what was built last.
 fresh() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 
