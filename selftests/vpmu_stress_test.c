@@ -33,10 +33,6 @@
 #define HOST_ROUNDS	20000
 #define GUEST_LOOPS	20000
 
-#define PM_TEST		"/sys/power/pm_test"
-#define PM_STATE	"/sys/power/state"
-#define PM_TEST_DELAY	"/sys/module/suspend/parameters/pm_test_delay"
-
 static unsigned long env_number(const char *name, unsigned long otherwise)
 {
 	const char *value = getenv(name);
@@ -276,7 +272,7 @@ static void suspend(struct worker *w)
 	int r;
 
 	pthread_rwlock_wrlock(&w->stress->life);
-	r = host_sysfs_write(PM_STATE, "mem");
+	r = host_suspend();
 	pthread_rwlock_unlock(&w->stress->life);
 	/* Something that woke it, as an interrupt, or a task that doesn't freeze in time. */
 	TEST_ASSERT(!r || r == -EBUSY, "The machine cannot be suspended: %s", strerror(-r));
@@ -296,18 +292,6 @@ static void *operator_thread(void *arg)
 			suspend(w);
 	}
 	return NULL;
-}
-
-/* Only down to where it comes back from by itself. */
-static bool suspend_prepare(void)
-{
-	return !host_sysfs_write(PM_TEST_DELAY, "0") && !host_sysfs_write(PM_TEST, "core");
-}
-
-static void suspend_restore(void)
-{
-	host_sysfs_write(PM_TEST_DELAY, "5");
-	host_sysfs_write(PM_TEST, "none");
 }
 
 static void start(struct worker *w, struct stress *stress, unsigned int seed,
@@ -335,7 +319,8 @@ TEST(everything_at_random)
 	vm = counting_vm_create(&vcpu, &config, GUEST_LOOPS);
 	s.cgroup = cgroup_enter();
 	s.removable = host_cpu_removable();
-	s.suspends = suspend_prepare();
+	/* Only down to where it comes back from by itself. */
+	s.suspends = host_suspend_prepare("core");
 	for (i = 0; i < NR_GUESTS; i++)
 		start(&workers[nr++], &s, seed++, guest_thread);
 	for (i = 0; i < NR_OPENERS; i++)
@@ -347,7 +332,7 @@ TEST(everything_at_random)
 	s.stop = true;
 	for (i = 0; i < nr; i++)
 		pthread_join(workers[i].thread, NULL);
-	suspend_restore();
+	host_suspend_restore();
 	cgroup_leave(s.cgroup);
 	kvm_vm_free(vm);
 

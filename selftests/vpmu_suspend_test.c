@@ -20,9 +20,6 @@
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
-#define PM_TEST		"/sys/power/pm_test"
-#define PM_STATE	"/sys/power/state"
-#define PM_TEST_DELAY	"/sys/module/suspend/parameters/pm_test_delay"
 #define ALLOW_WRITES	"/sys/module/msr/parameters/allow_writes"
 
 #define MAX_CPUS	8
@@ -98,11 +95,10 @@ FIXTURE_SETUP(suspend)
 	int cpus[MAX_CPUS], i;
 
 	VPMU_REQUIRE_MEDIATED();
-	if (host_sysfs_write(PM_TEST, variant->pm_test))
+	if (!host_suspend_prepare(variant->pm_test))
 		SKIP(return, "needs CONFIG_PM_DEBUG");
 	if (sleeps(variant) && !getenv("VPMU_SUSPEND_DEEP"))
 		SKIP(return, "needs VPMU_SUSPEND_DEEP=1");
-	host_sysfs_write(PM_TEST_DELAY, "0");
 	self->nr = host_cpus(cpus, MAX_CPUS);
 	for (i = 0; i < self->nr; i++) {
 		self->runners[i].cpu = cpus[i];
@@ -117,13 +113,12 @@ FIXTURE_TEARDOWN(suspend)
 
 	for (i = 0; i < self->nr; i++)
 		kvm_vm_free(self->runners[i].vm);
-	host_sysfs_write(PM_TEST_DELAY, "5");
-	host_sysfs_write(PM_TEST, "none");
+	host_suspend_restore();
 }
 
 static void suspend(void)
 {
-	int r = host_sysfs_write(PM_STATE, "mem");
+	int r = host_suspend();
 
 	TEST_ASSERT(!r, "The machine cannot be suspended: %s", strerror(-r));
 }

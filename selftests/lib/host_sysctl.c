@@ -39,6 +39,29 @@ int host_sysfs_write(const char *path, const char *text)
 	return r;
 }
 
+#define PM_TEST		"/sys/power/pm_test"
+#define PM_STATE	"/sys/power/state"
+#define PM_TEST_DELAY	"/sys/module/suspend/parameters/pm_test_delay"
+
+bool host_suspend_prepare(const char *pm_test)
+{
+	if (host_sysfs_write(PM_TEST, pm_test))
+		return false;
+	host_sysfs_write(PM_TEST_DELAY, "0");
+	return true;
+}
+
+int host_suspend(void)
+{
+	return host_sysfs_write(PM_STATE, "mem");
+}
+
+void host_suspend_restore(void)
+{
+	host_sysfs_write(PM_TEST_DELAY, "5");
+	host_sysfs_write(PM_TEST, "none");
+}
+
 bool nmi_watchdog_is_available(void)
 {
 	return !access("/proc/sys/kernel/nmi_watchdog", R_OK | W_OK);

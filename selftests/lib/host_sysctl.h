@@ -13,6 +13,15 @@ int host_sysctl_set(const char *name, int value);
 /* Writes to a file of sysfs; returns 0 or -errno. */
 int host_sysfs_write(const char *path, const char *text);
 
+/*
+ * Suspend to RAM as far down as /sys/power/pm_test says, "none" being all the way, and back
+ * at once. host_suspend_prepare() is false where the kernel has no such tests;
+ * host_suspend() returns 0 or -errno.
+ */
+bool host_suspend_prepare(const char *pm_test);
+int host_suspend(void);
+void host_suspend_restore(void);
+
 /* The NMI watchdog, which has a perf event on each CPU. */
 bool nmi_watchdog_is_available(void);
 bool nmi_watchdog_is_on(void);
