@@ -25,6 +25,7 @@
 #define VMCB_DS			0x430
 #define VMCB_GDTR		0x460
 #define VMCB_IDTR		0x480
+#define VMCB_TR			0x490
 #define VMCB_CPL		0x4cb
 #define VMCB_EFER		0x4d0
 #define VMCB_CR4		0x548
@@ -595,6 +596,39 @@ static void check_debug(void)
 	init_vmcb();
 }
 
+/* PE, and PG with it: what enters long mode if EFER.LME is set. */
+#define CR0_PG			BIT(31)
+#define EFER_LMA		BIT(10)
+#define BUSY_TSS_16		0x083
+
+static u8 host_tr[4096] __attribute__((aligned(4096)));
+
+GUEST(amd_guest_enter_long_mode,
+      ".code32; mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0; vmmcall; .code64");
+
+/* VMRUN leaves TR to VMLOAD. */
+static void vmload(u8 *from)
+{
+	asm volatile("vmload" : : "a"(from) : "memory");
+}
+
+/* Nothing in the APM wants a 32-bit TSS for it, as the SDM does; after INIT there is a 16-bit one. */
+static void check_long_mode_entry(void)
+{
+	asm volatile("vmsave" : : "a"(host_tr) : "memory");
+	asm volatile("vmsave" : : "a"(vmcb) : "memory");
+	set_segment(VMCB_TR, 0, BUSY_TSS_16);
+	set_segment(VMCB_CS, SEL_CODE32, 0xc9b);
+	VMCB64(VMCB_CR0) &= ~CR0_PG;
+	VMCB64(VMCB_EFER) &= ~EFER_LMA;
+	vmload(vmcb);
+	is_u64(svm_run(amd_guest_enter_long_mode, 0), VMEXIT_VMMCALL,
+	       "long mode is entered with a 16-bit TSS in TR");
+	is_u64(VMCB64(VMCB_EFER) & EFER_LMA, EFER_LMA, "long mode is active then");
+	vmload(host_tr);
+	init_vmcb();
+}
+
 void test_svm(void)
 {
 	u32 a, b, c, d;
@@ -618,6 +652,7 @@ void test_svm(void)
 	check_failing_injection();
 	check_error_codes();
 	check_debug();
+	check_long_mode_entry();
 	check_interrupt_masking();
 	check_virtual_interrupt();
 	wrmsr(IA32_EFER, rdmsr(IA32_EFER) & ~EFER_SVME);
