@@ -29,11 +29,17 @@
 #define AMD_INSNS	0x0c0
 #define AMD_BRANCHES	0x0c2	/* with interrupts and exceptions */
 #define AMD_BR_MISSES	0x0c3
+#define AMD_TAKEN	0x0c4	/* branches that are taken, and interrupts and exceptions */
+#define AMD_FAR		0x0c6	/* far control transfers, and interrupts and exceptions */
 #define AMD_REF_CYCLES	(0x20 | 0x01 << 8 | BIT(32))
 #define AMD_L2_REFS	0xff60
 #define AMD_L2_MISSES	0x0964
 
 #define VEC_DB		1
+
+/* Assembly, an interrupt that comes at the next NOP with IF 1. Leaves APIC_BASE in R15 for quick_eoi. */
+#define SEND_SELF_IPI	"mov $0xfee00000, %%r15d;"				\
+			"movl $0x40000 | " STR(VEC_IPI) ", " STR(APIC_ICR_LO) "(%%r15)"
 
 #define EFER_SVME	BIT(12)
 

@@ -12,9 +12,49 @@ static void check_switches(void)
 	pmu_reset();
 	setup_pmc(0, 0x0001 | SEL_OS);
 	setup_pmc(1, AMD_INSNS | BIT(32) | SEL_OS);	/* 1C0H */
-	setup_pmc(2, 0x00c4 | SEL_OS);			/* taken branches are not modelled */
+	setup_pmc(2, 0x00c8 | SEL_OS);			/* near returns are not modelled */
 	MEASURE(CORE_ALL, ".rept 100; nop; .endr; jmp 1f; 1:");
 	is_u64(PMC(0) | PMC(1) | PMC(2), 0, "events that do not exist do not happen");
+}
+
+#define KINDS_OF_BRANCHES(all, taken, far, what, body)			\
+do {									\
+	pmu_reset();							\
+	setup_pmc(0, AMD_BRANCHES | SEL_OS);				\
+	setup_pmc(1, AMD_TAKEN | SEL_OS);				\
+	setup_pmc(2, AMD_FAR | SEL_OS);					\
+	MEASURE(CORE_ALL, body);					\
+	is_u64(PMC(0), all, what ": branches");				\
+	is_u64(PMC(1), taken, what ": taken");				\
+	is_u64(PMC(2), far, what ": far");				\
+} while (0)
+
+static void check_kinds_of_branches(void)
+{
+	KINDS_OF_BRANCHES(10, 9, 0, "loop", "mov $10, %%ecx; 1: dec %%ecx; jnz 1b");
+	KINDS_OF_BRANCHES(3, 3, 0, "CALL and RET", "call 1f; jmp 2f; 1: ret; 2:");
+	KINDS_OF_BRANCHES(1, 1, 1, "far RET",
+			  "pushq $" STR(SEL_CODE64) "; lea 1f(%%rip), %%r8; push %%r8; lretq; 1:");
+	set_gate(VEC_INT, quick_iret);
+	KINDS_OF_BRANCHES(2, 2, 2, "INT n and IRET", "int $" STR(VEC_INT));
+	set_gate(VEC_UD, quick_skip2);
+	KINDS_OF_BRANCHES(2, 2, 2, "#UD and IRET", "ud2");
+	set_gate(VEC_UD, NULL);
+}
+
+/* An interrupt takes no cycle of its own, but is in one. */
+static void check_interrupt_in_cycle(void)
+{
+	set_gate(VEC_IPI, quick_eoi);
+	pmu_reset();
+	setup_pmc(0, AMD_BRANCHES | SEL_OS | SEL_CMASK(1));
+	setup_pmc(1, AMD_BRANCHES | SEL_OS | SEL_CMASK(2));
+	asm volatile("sti");
+	MEASURE(CORE_ALL, SEND_SELF_IPI "; nop; nop");
+	asm volatile("cli");
+	set_gate(VEC_IPI, NULL);
+	is_u64(PMC(0), 2, "an interrupt and its IRET: cycles with a branch");
+	is_u64(PMC(1), 0, "an interrupt and its IRET: cycles with two branches");
 }
 
 /* Dispatched loads, stores, and instructions that are both, by unit mask */
@@ -57,6 +97,8 @@ static void check_models(void)
 void test_amd_counting(void)
 {
 	check_switches();
+	check_kinds_of_branches();
+	check_interrupt_in_cycle();
 	check_memory();
 	check_models();
 }

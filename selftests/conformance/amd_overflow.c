@@ -17,9 +17,7 @@ static void check_interrupt_overflows(void)
 	set_gate(VEC_IPI, quick_eoi);
 	prepare_overflow(LVT_NMI, AMD_BRANCHES, 1);
 	asm volatile("sti");
-	MEASURE(CORE_ALL,
-		"mov $0xfee00000, %%r15d;"
-		"movl $0x40000 | " STR(VEC_IPI) ", " STR(APIC_ICR_LO) "(%%r15); nop; nop");
+	MEASURE(CORE_ALL, SEND_SELF_IPI "; nop; nop");
 	asm volatile("cli");
 	set_gate(VEC_IPI, NULL);
 	is_u64(pmi_count, 1, "NMI: an interrupt makes a counter of branches overflow");

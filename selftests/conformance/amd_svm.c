@@ -194,6 +194,21 @@ static void check_guest_only(void)
 	check_exact(0, 0, "GuestOnly: nothing outside of guests");
 }
 
+/* VMRUN is a far control transfer, and LOOP's last round is not taken. */
+static void check_kinds_of_branches(void)
+{
+	pmu_reset();
+	setup_pmc(0, AMD_TAKEN | SEL_OS | GUEST_ONLY);
+	setup_pmc(1, AMD_FAR | SEL_OS | GUEST_ONLY);
+	setup_pmc(2, AMD_TAKEN | SEL_OS | HOST_ONLY);
+	setup_pmc(3, AMD_FAR | SEL_OS | HOST_ONLY);
+	svm_run(amd_guest_branches, CORE_ALL);
+	is_u64(PMC(0), 1 + 49, "GuestOnly: taken branches");
+	is_u64(PMC(1), 1, "GuestOnly: far control transfers");
+	is_u64(PMC(2), 1, "HostOnly: taken branches");
+	is_u64(PMC(3), 1, "HostOnly: far control transfers");
+}
+
 static void check_host_only(void)
 {
 	setup_counters(HOST_ONLY);
@@ -640,6 +655,7 @@ void test_svm(void)
 	wrmsr(VM_HSAVE_PA, (u64)host_save);
 	init_vmcb();
 	check_guest_only();
+	check_kinds_of_branches();
 	check_host_only();
 	check_both();
 	check_levels();
