@@ -33,8 +33,8 @@
 //! # VMRUN
 //!
 //! What changes the mode is counted in the mode that it changes to: VMRUN is a far control transfer,
-//! the first instruction and the first branch of the guest. A guest that counts either would count
-//! its hypervisor, see [`crate::switch`].
+//! the first instruction and the first branch of the guest, which is taken. A guest that counts any of
+//! these would count its hypervisor, see [`crate::switch`].
 
 #![forbid(unsafe_code)]
 
@@ -75,6 +75,10 @@ const EVENT_INSTRUCTIONS: u64 = 0xc0;
 /// EX_RET_BRN, retired branches, taken or not. Of other events of branches KVM does not tell whether
 /// an emulated one is among them.
 const EVENT_BRANCHES: u64 = 0xc2;
+/// EX_RET_BRN_TKN, retired branches that are taken.
+const EVENT_TAKEN: u64 = 0xc4;
+/// EX_RET_BRN_FAR, retired far control transfers.
+const EVENT_FAR: u64 = 0xc6;
 
 /// MSR addresses of the APM, appendix A.8.
 impl Msr {
@@ -238,6 +242,12 @@ impl Vendor for Amd {
             Retired::Branch => EVENT_BRANCHES,
         };
         event_of(selector) == event && selector.counts_lone_event()
+    }
+
+    /// VMRUN is a far control transfer.
+    fn counts_entry(selector: EventSelector) -> bool {
+        let events = [EVENT_INSTRUCTIONS, EVENT_BRANCHES, EVENT_TAKEN, EVENT_FAR];
+        events.contains(&event_of(selector)) && selector.counts_lone_event()
     }
 
     fn fixed_counts(_index: u8, _retired: Retired) -> bool {

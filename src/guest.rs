@@ -181,11 +181,12 @@ impl GuestPmu {
 
     /// Could this PMU count instructions, so that KVM must complete none behind our back?
     ///
-    /// Where entering the guest counts, it must not enter twice either: then branches are as good.
+    /// Where entering the guest counts, it must not enter twice either: then what counts that is as
+    /// good.
     /// The global control is left out: where the guest writes it freely, nobody learns of it.
     pub fn counts_instructions<V: Vendor>(&self) -> bool {
         !self.emulated.instructions.is_empty()
-            || (V::ENTRY_RETIRES && !self.emulated.branches.is_empty())
+            || (V::ENTRY_RETIRES && !self.emulated.entries.is_empty())
     }
 
     /// Could an overflow in hardware raise an interrupt, as the guest has programmed it now?

@@ -34,6 +34,8 @@ pub struct Emulated {
     pub instructions: CounterSet,
     /// Counters of branch instructions retired.
     pub branches: CounterSet,
+    /// Counters that count the guest's entry, where that counts: these and more.
+    pub entries: CounterSet,
     /// Counters that count, whatever it is, at CPL 1, 2 and 3.
     user: CounterSet,
     /// Counters that count at CPL 0.
@@ -46,6 +48,10 @@ impl Emulated {
         let enabled = selector.has(EventSelector::EN);
         let counts = |what| enabled && V::selects(selector, what);
         self.update(counter, selector.privileges(), counts);
+        if V::ENTRY_RETIRES {
+            let counts_entry = enabled && V::counts_entry(selector);
+            self.entries.set(counter, counts_entry);
+        }
     }
 
     /// Fixed `counter` got its field of `ctrl`.
@@ -121,11 +127,9 @@ impl GuestPmu {
         overflowed
     }
 
-    /// Counters that an instruction which is a branch, too, would count in at the guest's privilege
-    /// level: hardware's do so as the guest is entered, where that counts.
+    /// Counters that count the guest's entry, at the guest's privilege level.
     pub(crate) fn counting_entry(&self, in_user_mode: impl FnOnce() -> bool) -> CounterSet {
-        let either = self.emulated.instructions | self.emulated.branches;
-        self.emulated
-            .in_mode(either & self.globally_enabled(), in_user_mode)
+        let counting = self.emulated.entries & self.globally_enabled();
+        self.emulated.in_mode(counting, in_user_mode)
     }
 }

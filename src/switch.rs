@@ -37,7 +37,7 @@
 //!
 //! # Entering counts
 //!
-//! On AMD entering the guest is itself an instruction and a branch of the guest ([`Vendor::ENTRY_RETIRES`]).
+//! On AMD entering the guest is itself an instruction of the guest, and a branch ([`Vendor::ENTRY_RETIRES`]).
 //! The guest does not know of it, so `load` sets back by one each counter that is about to count it, and
 //! the guest begins with its own value. The counter that is 0 is an exception, since it would
 //! overflow: it has a count too much until `put` takes it away, and the guest exits if it accesses the

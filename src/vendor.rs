@@ -32,7 +32,7 @@ pub trait Vendor: 'static {
     /// Every counter that a guest could ever have.
     const COUNTERS: CounterSet;
 
-    /// Does entering the guest count as an instruction of the guest, and as a branch?
+    /// Is entering the guest itself an instruction of the guest?
     const ENTRY_RETIRES: bool;
 
     /// What guests may have at most on this host.
@@ -62,6 +62,12 @@ pub trait Vendor: 'static {
 
     /// Does a general-purpose counter with this selector count an emulated instruction as `retired`?
     fn selects(selector: EventSelector, retired: Retired) -> bool;
+
+    /// Does a general-purpose counter with this selector count the guest's entry? Asked where that
+    /// retires.
+    fn counts_entry(_selector: EventSelector) -> bool {
+        false
+    }
 
     /// Does fixed counter `index` count an emulated instruction as `retired`?
     fn fixed_counts(index: u8, retired: Retired) -> bool;

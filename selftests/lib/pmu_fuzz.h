@@ -359,8 +359,11 @@ static inline uint64_t fuzz_counter_value(struct fuzz *f)
 static inline uint64_t fuzz_selector(struct fuzz *f)
 {
 	const uint32_t branches = fuzz_branches(f);
-	const uint32_t events[] = { 0xc0, 0xc0, 0xc0, branches, branches, 0xff };
-	uint64_t value = events[fuzz_below(f, 6)];
+	/* On AMD entering a guest is a taken branch, and a far one, too. */
+	const uint32_t events[] = {
+		0xc0, 0xc0, 0xc0, branches, branches, 0xff, 0xc4, 0xc6,
+	};
+	uint64_t value = events[fuzz_below(f, f->is_amd ? 8 : 6)];
 
 	value |= FUZZ_BIT(16) * fuzz_below(f, 2);	/* USR */
 	value |= FUZZ_BIT(17) * !!fuzz_below(f, 4);	/* OS */

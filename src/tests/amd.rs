@@ -30,6 +30,10 @@ const ENABLE: u64 = 1 << 22;
 /// Bits of a selector that exist.
 const SELECTOR: u64 = 0x30f_ffd7_ffff;
 const COUNTER: u64 = (1 << 48) - 1;
+/// Events that an instruction is: the second, if it is a branch.
+const INSTRUCTION: &[u64] = &[0xc0, 0xc2];
+/// Those of VMRUN, and of the host's way around it: taken and far branches, too.
+const FAR_TRANSFER: &[u64] = &[0xc0, 0xc2, 0xc4, 0xc6];
 
 /// What CPUID says of a PMU.
 #[derive(Clone, Copy, Debug)]
@@ -146,15 +150,20 @@ impl Machine {
         ((index as usize) < self.config.number()).then_some((index as usize, is_selector))
     }
 
-    /// One instruction retires, in the world and mode that the processor is in.
+    /// An instruction of the guest retires. A branch is never taken here.
     fn count(&mut self, branch: bool) {
+        self.happens(&INSTRUCTION[..1 + branch as usize]);
+    }
+
+    /// `events` happen, in the world and mode that the processor is in.
+    fn happens(&mut self, events: &[u64]) {
         let world = if self.in_guest { GUEST_ONLY } else { HOST_ONLY };
         let mode = 1 << if self.user && self.in_guest { 16 } else { 17 };
         let mut interrupting = 0;
         for n in 0..6 {
             let selector = self.selectors[n];
             let event = selector & 0xf_0000_00ff;
-            let happens = event == 0xc0 || (event == 0xc2 && branch);
+            let happens = events.contains(&event);
             let everywhere = selector & (GUEST_ONLY | HOST_ONLY) == 0;
             let here = everywhere || (!self.is_bare && selector & world != 0);
             let enabled = selector & ENABLE != 0 && selector & mode != 0;
@@ -300,17 +309,17 @@ impl Cpu for Machine {
 
     /// A few instructions of the host, and VMRUN, which counts in the guest.
     fn vm_entry(&mut self) {
-        self.count(true);
+        self.happens(FAR_TRANSFER);
         assert!(self.lapic.pmis == 0, "an overflow in the host");
         self.in_guest = true;
         self.entry_status = self.status;
-        self.count(true);
+        self.happens(FAR_TRANSFER);
         assert!(self.lapic.pmis == 0, "VMRUN overflows a counter");
     }
 
     fn vm_exit(&mut self) {
         self.in_guest = false;
-        self.count(true);
+        self.happens(FAR_TRANSFER);
     }
 
     fn retire(&mut self, branch: bool) {
