@@ -19,6 +19,8 @@ typedef uint64_t u64;
 #define STR(x)		STR_(x)
 
 /* MSRs, by their names in the SDM */
+#define IA32_MPERF			0x0e7
+#define IA32_APERF			0x0e8
 #define IA32_FIXED_CTR0			0x309
 #define IA32_FIXED_CTR_CTRL		0x38d
 #define IA32_STAR			0xc0000081

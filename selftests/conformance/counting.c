@@ -368,6 +368,19 @@ static void check_cycle_of_fault(void)
 	is_u64(PMC(2), 31 + MEASURE_OVERHEAD, "a plain counter beside them");
 }
 
+/* From one RDMSR to the next are 1000 NOPs and what shuffles their results. */
+static void check_frequency_clock(u32 msr, const char *name)
+{
+	u64 start, cycles;
+
+	wrmsr(msr, 5000);
+	start = rdmsr(msr);
+	asm volatile(".rept 1000; nop; .endr");
+	cycles = rdmsr(msr) - start;
+	ok(start >= 5000 && start < 5010, "%s: goes on from what is written (%lu)", name, start);
+	ok(cycles >= 1000 && cycles < 1010, "%s: counts cycles (%lu)", name, cycles);
+}
+
 void test_counting(void)
 {
 	check_straight();
@@ -386,4 +399,6 @@ void test_counting(void)
 	check_qualifiers();
 	check_combined_qualifiers();
 	check_cycle_of_fault();
+	check_frequency_clock(IA32_MPERF, "MPERF");
+	check_frequency_clock(IA32_APERF, "APERF");
 }
