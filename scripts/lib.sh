@@ -50,8 +50,8 @@ esac
 KOUT=$BUILD/linux-$FLAVOUR
 export FLAVOUR KOUT
 
-# Where a guest's timer has a say: options of scripts/boot. Linux measures AMD's clock: at the emulator's usual
-# 100 MHz the timer would interrupt each round of what takes long, as a guest of a guest does.
+# Where a timer has a say: options of scripts/boot. Linux measures AMD's clock: at the emulator's usual 100 MHz the
+# timer would interrupt each round of what takes long, as a guest of a guest and the debug kernel do.
 # shellcheck disable=SC2034 # for those that source this
 case $CPU in
 amd) STEADY_CLOCK=(-x 'cpu: ips=2000000000') ;;
