@@ -608,15 +608,7 @@ TEST_F(nested_svm, forced_out)
 /* L0 denies instructions, in L1 and in L2. */
 TEST_F(nested_svm, filter)
 {
-	struct {
-		struct kvm_pmu_event_filter head;
-		uint64_t event;
-	} filter = {
-		.head = { .action = KVM_PMU_EVENT_DENY, .nevents = 1 },
-		.event = AMD_ZEN_INSTRUCTIONS_RETIRED,
-	};
-
-	vm_ioctl(self->vm, KVM_SET_PMU_EVENT_FILTER, &filter.head);
+	deny_instructions(self->vm);
 	insns_denied = true;
 	sync_global_to_guest(self->vm, insns_denied);
 	run_to_end(self, guest_counts);

@@ -733,15 +733,7 @@ TEST_F(nested, smi)
 /* L0 denies instructions on general-purpose counters. */
 TEST_F(nested, filter)
 {
-	struct {
-		struct kvm_pmu_event_filter head;
-		uint64_t event;
-	} filter = {
-		.head = { .action = KVM_PMU_EVENT_DENY, .nevents = 1 },
-		.event = INTEL_ARCH_INSTRUCTIONS_RETIRED,
-	};
-
-	vm_ioctl(self->vm, KVM_SET_PMU_EVENT_FILTER, &filter.head);
+	deny_instructions(self->vm);
 	run_to_end(self, guest_filtered);
 }
 

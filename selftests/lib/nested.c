@@ -144,6 +144,19 @@ void guest_arm_pmi(uint64_t n)
 	x2apic_write_reg(APIC_LVTPC, pmi.nmi ? APIC_DM_NMI : PMI_VECTOR);
 }
 
+void deny_instructions(struct kvm_vm *vm)
+{
+	struct {
+		struct kvm_pmu_event_filter head;
+		uint64_t event;
+	} filter = {
+		.head = { .action = KVM_PMU_EVENT_DENY, .nevents = 1 },
+		.event = vpmu_event_insns(),
+	};
+
+	vm_ioctl(vm, KVM_SET_PMU_EVENT_FILTER, &filter.head);
+}
+
 struct kvm_vcpu *restore_nested(struct kvm_vm *vm, struct kvm_vcpu *vcpu,
 				const struct vpmu_config *config)
 {

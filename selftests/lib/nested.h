@@ -129,6 +129,9 @@ void expect_pmi(struct kvm_vm *vm, bool nmi, bool exiting);
 /* Guest: lets PMIs come, on a counter that overflows with its @n'th event. */
 void guest_arm_pmi(uint64_t n);
 
+/* L0's event filter denies instructions, on general-purpose counters. */
+void deny_instructions(struct kvm_vm *vm);
+
 /*
  * The same guest on a new VM and vCPU: all that KVM lists as to be saved, the
  * nested state last.
