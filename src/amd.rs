@@ -246,8 +246,11 @@ impl Vendor for Amd {
 
     /// VMRUN is a far control transfer.
     fn counts_entry(selector: EventSelector) -> bool {
-        let events = [EVENT_INSTRUCTIONS, EVENT_BRANCHES, EVENT_TAKEN, EVENT_FAR];
-        events.contains(&event_of(selector)) && selector.counts_lone_event()
+        let counts = matches!(
+            event_of(selector),
+            EVENT_INSTRUCTIONS | EVENT_BRANCHES | EVENT_TAKEN | EVENT_FAR
+        );
+        counts && selector.counts_lone_event()
     }
 
     fn fixed_counts(_index: u8, _retired: Retired) -> bool {
