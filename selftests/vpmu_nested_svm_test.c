@@ -81,6 +81,7 @@ static void guest_svm_init(struct svm_test_data *svm, void *msrpm, uint64_t msrp
 
 	guest_svm = svm;
 	guest_msrpm = msrpm;
+	memset(msrpm, 0, MSRPM_PAGES * PAGE_SIZE);
 	generic_svm_setup(svm, NULL, (void *)L2_STACK_TOP);
 	ctrl->intercept |= BIT_ULL(INTERCEPT_MSR_PROT) | BIT_ULL(INTERCEPT_HLT);
 	ctrl->msrpm_base_pa = msrpm_gpa;
@@ -377,60 +378,93 @@ static void guest_bad_vmcb(struct svm_test_data *svm, void *msrpm, uint64_t msrp
 
 #define NR_RANDOM	200
 
-static uint64_t guest_noise(struct guest_random_state *rng)
+static uint64_t guest_noise(void)
 {
-	return guest_random_u64(rng) & guest_random_u64(rng);
+	return guest_random() & guest_random();
 }
 
 /*
  * Whatever happens exits, to L1: all exceptions do, and an event that is injected
  * finds no gate in the IDT. Where the code and its pages are found stays as it is.
  */
-static void guest_randomize(struct vmcb *vmcb, struct guest_random_state *rng)
+static void guest_randomize(struct vmcb *vmcb)
 {
 	struct vmcb_control_area *ctrl = &vmcb->control;
 
-	ctrl->intercept_cr = guest_noise(rng);
-	ctrl->intercept_dr = guest_noise(rng);
+	ctrl->intercept_cr = guest_noise();
+	ctrl->intercept_dr = guest_noise();
 	ctrl->intercept_exceptions = -1u;
-	ctrl->intercept |= guest_noise(rng) | BIT_ULL(INTERCEPT_SHUTDOWN);
+	ctrl->intercept |= guest_noise() | BIT_ULL(INTERCEPT_SHUTDOWN);
+	memset(guest_msrpm, guest_noise(), MSRPM_PAGES * PAGE_SIZE);
 	vmcb->save.idtr.limit = 0;
 
-	ctrl->int_ctl = guest_noise(rng);
-	ctrl->int_vector = guest_noise(rng);
-	ctrl->int_state = guest_noise(rng);
-	ctrl->virt_ext = guest_noise(rng);
-	ctrl->clean = guest_noise(rng);
-	ctrl->tsc_offset = guest_random_u64(rng);
-	if (!(guest_random_u32(rng) % 4))
-		ctrl->event_inj = guest_random_u32(rng);
-	if (!(guest_random_u32(rng) % 4))
-		ctrl->msrpm_base_pa = guest_noise(rng);
-	if (!(guest_random_u32(rng) % 4))
-		ctrl->nested_cr3 = guest_noise(rng);
-	if (!(guest_random_u32(rng) % 8))
-		ctrl->nested_ctl = guest_noise(rng);
-	if (!(guest_random_u32(rng) % 8))
-		ctrl->asid = guest_noise(rng) % 2;
-	if (!(guest_random_u32(rng) % 8))
-		vmcb->save.efer ^= guest_random_u32(rng) % 2 ? EFER_SVME : guest_noise(rng) << 16;
+	ctrl->int_ctl = guest_noise();
+	ctrl->int_vector = guest_noise();
+	ctrl->int_state = guest_noise();
+	ctrl->virt_ext = guest_noise();
+	ctrl->clean = guest_noise();
+	ctrl->tsc_offset = guest_random();
+	ctrl->nested_cr3 = guest_noise();
+	if (guest_random() % 4 == 0)
+		ctrl->event_inj = SVM_EVTINJ_VALID | guest_random();
+}
+
+/* Of these few values are good. */
+static void guest_randomize_rarely(struct vmcb *vmcb)
+{
+	if (guest_random() % 8 == 0)
+		vmcb->control.msrpm_base_pa = guest_noise();
+	if (guest_random() % 8 == 0)
+		vmcb->control.nested_ctl = guest_noise();
+	if (guest_random() % 8 == 0)
+		vmcb->control.asid = guest_random() % 2;
+	if (guest_random() % 8 == 0)
+		vmcb->save.efer ^= guest_random() % 2 ? EFER_SVME : guest_noise() << 16;
+	if (guest_random() % 8 == 0)
+		vmcb->save.cr0 ^= guest_noise() & (X86_CR0_WP | X86_CR0_NW | X86_CR0_CD);
+}
+
+/*
+ * How far L2 came in @c is for the pair of counters to say that counts L2 alone. What
+ * L1 did is known, and what counts both has the sum.
+ */
+static void guest_expect_sums(const struct l2_code *c, const uint64_t pairs[3],
+			      unsigned int l2_pair)
+{
+	uint64_t l1, l2, expected;
+	unsigned int i;
+
+	for (i = 0; i < guest_nr_gp(); i++) {
+		l1 = i % 2 ? payload_vmrun.branches + 1 : payload_vmrun.insns;
+		l2 = _rdpmc(2 * l2_pair + i % 2);
+		GUEST_ASSERT(l2 <= 1 + (i % 2 ? c->branches : c->insns));
+
+		expected = (pairs[i / 2] != GUEST_ONLY) * l1 + (pairs[i / 2] != HOST_ONLY) * l2;
+		__GUEST_ASSERT(_rdpmc(i) == expected,
+			       "%s, exit code %x, counter %u, world bits %lx: %lu, expected %lu",
+			       c->name, guest_svm->vmcb->control.exit_code, i, pairs[i / 2] >> 40,
+			       (uint64_t)_rdpmc(i), expected);
+	}
 }
 
 static void guest_random_vmcb(struct svm_test_data *svm, void *msrpm, uint64_t msrpm_gpa)
 {
-	struct guest_random_state rng = new_guest_random_state(NR_RANDOM);
+	const struct l2_code *c;
 	unsigned int round, entered = 0;
 	uint64_t on;
 
 	for (round = 0; round < NR_RANDOM; round++) {
+		c = l2_codes[round / 2 % ARRAY_SIZE(l2_codes)];
 		guest_svm_init(svm, msrpm, msrpm_gpa);
 		on = guest_select_worlds(worlds + round % 2);
-		guest_set_l2(l2_nops);
-		guest_randomize(svm->vmcb, &rng);
+		guest_set_l2(c->run);
+		guest_randomize(svm->vmcb);
+		guest_randomize_rarely(svm->vmcb);
 		payload_vmrun.run(vpmu_msr_global_ctrl(), on, svm->vmcb_gpa);
+		guest_expect_sums(c, worlds + round % 2, 1 - round % 2);
 		entered += svm->vmcb->control.exit_code != SVM_EXIT_ERR;
 	}
-	/* Most are not that bad. */
+	/* They are bad, but not all of them. */
 	GUEST_ASSERT(entered > NR_RANDOM / 4 && entered < NR_RANDOM);
 
 	/* None of it has left a trace. */
@@ -507,7 +541,6 @@ FIXTURE_SETUP(nested_svm)
 	self->vm = vpmu_vm_create(&self->vcpu, NULL, &self->config);
 	vcpu_alloc_svm(self->vm, &svm);
 	msrpm = vm_vaddr_alloc(self->vm, MSRPM_PAGES * PAGE_SIZE, KVM_UTIL_MIN_VADDR);
-	memset(addr_gva2hva(self->vm, msrpm), 0, MSRPM_PAGES * PAGE_SIZE);
 	vcpu_args_set(self->vcpu, 3, svm, msrpm, addr_gva2gpa(self->vm, msrpm));
 }
 
@@ -534,18 +567,18 @@ TEST_F(nested_svm, svme)
 
 TEST_F(nested_svm, intercepts)
 {
-	const unsigned int nr_gp = self->config.nr_gp;
+	const unsigned int nr_gp = self->config.nr_gp, max_gp = vpmu_config_max().nr_gp;
 	unsigned int i, rdpmc = 0, counters, global;
 
 	vcpu_arch_set_entry_point(self->vcpu, guest_intercepts);
 	TEST_ASSERT_EQ(vpmu_run(self->vcpu), VPMU_SYNC);
 
-	for (i = 0; i < nr_gp; i++)
+	for (i = 0; i < max_gp; i++)
 		rdpmc += walk_op(self->vcpu, RDPMC, i);
 	TEST_ASSERT_EQ(rdpmc, variant->fewer ? 0 : nr_gp);
 
-	/* Selectors are intercepted, counters aren't: each read and written. */
-	counters = walk_msrs(self->vcpu, MSR_F15H_PERF_CTL0, 2 * nr_gp);
+	/* Selectors are intercepted, and counters that L1 has not got: each read and written. */
+	counters = walk_msrs(self->vcpu, MSR_F15H_PERF_CTL0, 2 * max_gp);
 	TEST_ASSERT_EQ(counters, 2 * nr_gp);
 	TEST_ASSERT_EQ(walk_msrs(self->vcpu, MSR_K7_EVNTSEL0, 4), 0);
 	TEST_ASSERT_EQ(walk_msrs(self->vcpu, MSR_K7_PERFCTR0, 4), 2 * 4);

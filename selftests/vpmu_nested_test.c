@@ -538,16 +538,6 @@ static void guest_late_vmfail(struct vmx_pages *vmx)
 	GUEST_DONE();
 }
 
-static uint64_t guest_random(void)
-{
-	static uint64_t state = 0x9e3779b97f4a7c15;
-
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return state;
-}
-
 #define NR_RANDOM	300
 
 /* Any controls, any GLOBAL_CTRL: L1 gets an answer, and keeps a PMU that counts. */

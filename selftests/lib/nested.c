@@ -157,6 +157,16 @@ void deny_instructions(struct kvm_vm *vm)
 	vm_ioctl(vm, KVM_SET_PMU_EVENT_FILTER, &filter.head);
 }
 
+uint64_t guest_random(void)
+{
+	static uint64_t state = 0x9e3779b97f4a7c15;
+
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
 struct kvm_vcpu *restore_nested(struct kvm_vm *vm, struct kvm_vcpu *vcpu,
 				const struct vpmu_config *config)
 {

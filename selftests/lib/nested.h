@@ -132,6 +132,9 @@ void guest_arm_pmi(uint64_t n);
 /* L0's event filter denies instructions, on general-purpose counters. */
 void deny_instructions(struct kvm_vm *vm);
 
+/* Guest: a random number of 64 bits, of which the selftest library has but 31 at a time. */
+uint64_t guest_random(void);
+
 /*
  * The same guest on a new VM and vCPU: all that KVM lists as to be saved, the
  * nested state last.
