@@ -12,37 +12,59 @@ static void check_switches(void)
 	pmu_reset();
 	setup_pmc(0, 0x0001 | SEL_OS);
 	setup_pmc(1, AMD_INSNS | BIT(32) | SEL_OS);	/* 1C0H */
-	setup_pmc(2, 0x00c8 | SEL_OS);			/* near returns are not modelled */
+	setup_pmc(2, 0x00c5 | SEL_OS);			/* mispredicted taken branches are not modelled */
 	MEASURE(CORE_ALL, ".rept 100; nop; .endr; jmp 1f; 1:");
 	is_u64(PMC(0) | PMC(1) | PMC(2), 0, "events that do not exist do not happen");
 }
 
-#define KINDS_OF_BRANCHES(all, taken, far, what, body)			\
-do {									\
-	pmu_reset();							\
-	setup_pmc(0, AMD_BRANCHES | SEL_OS);				\
-	setup_pmc(1, AMD_TAKEN | SEL_OS);				\
-	setup_pmc(2, AMD_FAR | SEL_OS);					\
-	MEASURE(CORE_ALL, body);					\
-	is_u64(PMC(0), all, what ": branches");				\
-	is_u64(PMC(1), taken, what ": taken");				\
-	is_u64(PMC(2), far, what ": far");				\
-} while (0)
-
-static void check_kinds_of_branches(void)
+/* Cycles with one branch, with two, and without one, of what interrupts */
+static void setup_cycles(void)
 {
-	KINDS_OF_BRANCHES(10, 9, 0, "loop", "mov $10, %%ecx; 1: dec %%ecx; jnz 1b");
-	KINDS_OF_BRANCHES(3, 3, 0, "CALL and RET", "call 1f; jmp 2f; 1: ret; 2:");
-	KINDS_OF_BRANCHES(1, 1, 1, "far RET",
-			  "pushq $" STR(SEL_CODE64) "; lea 1f(%%rip), %%r8; push %%r8; lretq; 1:");
-	set_gate(VEC_INT, quick_iret);
-	KINDS_OF_BRANCHES(2, 2, 2, "INT n and IRET", "int $" STR(VEC_INT));
-	set_gate(VEC_UD, quick_skip2);
-	KINDS_OF_BRANCHES(2, 2, 2, "#UD and IRET", "ud2");
-	set_gate(VEC_UD, NULL);
+	pmu_reset();
+	setup_pmc(0, AMD_FAR | SEL_OS | SEL_CMASK(1));
+	setup_pmc(1, AMD_FAR | SEL_OS | SEL_CMASK(2));
+	setup_pmc(2, AMD_FAR | SEL_OS | SEL_INV | SEL_CMASK(2));
+	setup_pmc(3, AMD_CYCLES | SEL_OS);
+	setup_pmc(4, AMD_FAR | SEL_OS);
 }
 
-/* An interrupt takes no cycle of its own, but is in one. */
+static void is_cycles(u64 far, u64 cycles, const char *what)
+{
+	is_u64(PMC(4), far, "%s: far transfers", what);
+	is_u64(PMC(0), far, "%s: cycles with one", what);
+	is_u64(PMC(1), 0, "%s: cycles with two", what);
+	is_u64(PMC(2), cycles, "%s: cycles with less than two", what);
+	is_u64(PMC(3), cycles, "%s: cycles", what);
+}
+
+/* Two interrupts in a row, or one and a far transfer in its handler, are in no cycle together. */
+static void check_interrupts_share_no_cycle(void)
+{
+	/* An NMI whose handler is an IRET: it and the IRET */
+	set_gate(VEC_NMI, quick_iret);
+	apic_write(APIC_LVTPC, LVT_NMI);
+	setup_cycles();
+	setup_pmc(5, AMD_INSNS | SEL_OS | SEL_INT);
+	preset_pmc(5, 5);
+	MEASURE(CORE_ALL, ".rept 10; nop; .endr");
+	is_cycles(2, 10 + 1 + MEASURE_OVERHEAD, "an NMI and IRET");
+
+	/* An interrupt whose delivery overflows: it, the NMI, and two IRETs */
+	set_gate(VEC_IPI, quick_eoi);
+	setup_cycles();
+	setup_pmc(5, AMD_BRANCHES | SEL_OS | SEL_INT);
+	preset_pmc(5, 1);
+	asm volatile("sti");
+	MEASURE(CORE_ALL, SEND_SELF_IPI "; nop; nop");
+	asm volatile("cli");
+	is_cycles(4, 4 + 3 + MEASURE_OVERHEAD, "an interrupt and an NMI");
+	set_gate(VEC_IPI, NULL);
+	set_gate(VEC_NMI, NULL);
+	apic_write(APIC_LVTPC, LVT_MASKED);
+	pmu_reset();
+}
+
+/* An interrupt takes no cycle of its own. */
 static void check_interrupt_in_cycle(void)
 {
 	set_gate(VEC_IPI, quick_eoi);
@@ -97,8 +119,8 @@ static void check_models(void)
 void test_amd_counting(void)
 {
 	check_switches();
-	check_kinds_of_branches();
 	check_interrupt_in_cycle();
+	check_interrupts_share_no_cycle();
 	check_memory();
 	check_models();
 }

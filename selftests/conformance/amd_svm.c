@@ -1,80 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /* AMD: counting across VMRUN and #VMEXIT, and what SVM does with RDPMC, MSRs and PMIs. */
-#include "amd.h"
+#include "svm.h"
 
-/* VMCB: what is used of it */
-#define VMCB_EXCEPTIONS		0x008
-#define VMCB_MISC1		0x00c
-#define VMCB_MISC2		0x010
-#define VMCB_MSRPM		0x048
-#define VMCB_IOPM		0x040
-#define VMCB_ASID		0x058
-#define VMCB_V_TPR		0x060
-#define VMCB_V_IRQ		0x061
-#define VMCB_V_PRIO		0x062
-#define VMCB_V_INTR_MASKING	0x063
-#define VMCB_V_VECTOR		0x064
-#define VMCB_EXITCODE		0x070
-#define VMCB_EXITINFO1		0x078
-#define VMCB_EXITINTINFO	0x088
-#define VMCB_EVENTINJ		0x0a8
-#define VMCB_NRIP		0x0c8
-#define VMCB_ES			0x400
-#define VMCB_CS			0x410
-#define VMCB_SS			0x420
-#define VMCB_DS			0x430
-#define VMCB_GDTR		0x460
-#define VMCB_IDTR		0x480
-#define VMCB_TR			0x490
-#define VMCB_CPL		0x4cb
-#define VMCB_EFER		0x4d0
-#define VMCB_CR4		0x548
-#define VMCB_CR3		0x550
-#define VMCB_CR0		0x558
-#define VMCB_DR7		0x560
-#define VMCB_DR6		0x568
-#define VMCB_RFLAGS		0x570
-#define VMCB_RIP		0x578
-#define VMCB_RSP		0x5d8
-
-#define MISC1_INTR		BIT(0)
-#define MISC1_NMI		BIT(1)
-#define MISC1_VINTR		BIT(4)
-#define MISC1_RDPMC		BIT(15)
-#define MISC1_CPUID		BIT(18)
-#define MISC1_MSR		BIT(28)
-#define MISC1_SHUTDOWN		BIT(31)
-#define MISC2_VMRUN		BIT(0)
-#define MISC2_VMMCALL		BIT(1)
-
-#define VMEXIT_EXCP(n)		(0x40 + (n))
-#define VMEXIT_INTR		0x60
-#define VMEXIT_NMI		0x61
-#define VMEXIT_VINTR		0x64
-#define VMEXIT_RDPMC		0x6f
-#define VMEXIT_CPUID		0x72
-#define VMEXIT_MSR		0x7c
-#define VMEXIT_VMMCALL		0x81
-
-#define EVENT_NMI		(BIT(31) | 2 << 8 | 2)
-#define EVENT_EXCEPTION(v)	(BIT(31) | 3 << 8 | (v))
-#define EVENT_SOFT_INT(v)	(BIT(31) | 4 << 8 | (v))
-
-/* Host instructions between the two WRMSRs around VMRUN, the second included. */
-#define SVM_HOST_INSNS		5
-
-static u8 vmcb[4096] __attribute__((aligned(4096), used));
+u8 vmcb[4096] __attribute__((aligned(4096), used));
 static u8 host_save[4096] __attribute__((aligned(4096)));
 static u8 msrpm[8192] __attribute__((aligned(4096)));
 static u8 iopm[12288] __attribute__((aligned(4096)));
 static u8 guest_stack[8192] __attribute__((aligned(16)));
 static u64 host_ctl __attribute__((used));
-static u64 host_rflags __attribute__((used)) = 2;
-
-#define VMCB8(offset)	(*(volatile u8 *)(vmcb + (offset)))
-#define VMCB16(offset)	(*(volatile u16 *)(vmcb + (offset)))
-#define VMCB32(offset)	(*(volatile u32 *)(vmcb + (offset)))
-#define VMCB64(offset)	(*(volatile u64 *)(vmcb + (offset)))
+u64 host_rflags __attribute__((used)) = 2;
 
 /* Everything between the WRMSRs is written out here, as it counts: SVM_HOST_INSNS. */
 void svm_enter(void);
@@ -95,6 +29,8 @@ asm(".text\n"
     "	xor %edx, %edx\n"
     "	wrmsr\n"
     "	stgi\n"
+    ".globl svm_gif_set\n"
+    "svm_gif_set:\n"
     "	nop; cli\n"
     "	pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
     "	ret\n");
@@ -114,7 +50,7 @@ static void set_cpl(unsigned int cpl)
 	set_segment(VMCB_SS, cpl ? SEL_USER_DATA | 3 : SEL_DATA, cpl ? 0xcf3 : 0xc93);
 }
 
-static void init_vmcb(void)
+void init_vmcb(void)
 {
 	struct { u16 limit; u64 base; } __attribute__((packed)) gdtr, idtr;
 	unsigned int n;
@@ -145,8 +81,7 @@ static void init_vmcb(void)
 	VMCB64(VMCB_RSP) = (u64)guest_stack + sizeof(guest_stack);
 }
 
-/* Run the guest from rip until it exits, return the exit code. */
-static u64 svm_run(void *rip, u64 ctl)
+u64 svm_run(void *rip, u64 ctl)
 {
 	VMCB64(VMCB_RIP) = (u64)rip;
 	host_ctl = ctl;
@@ -156,15 +91,13 @@ static u64 svm_run(void *rip, u64 ctl)
 
 /* ------------------------------------------------------------- the guest */
 
-#define GUEST(name, body)						\
-	extern char name[];						\
-	asm(".text\n.globl " #name "\n.balign 64\n" #name ":\n" body "\nvmmcall\njmp .\n")
-
 GUEST(amd_guest_100_nops, ".rept 100; nop; .endr");
 GUEST(amd_guest_branches, "mov $50, %ecx; 1: loop 1b");
 GUEST(amd_guest_cpuid, "nop; nop; cpuid; nop");
 GUEST(amd_guest_rdpmc, "xor %ecx, %ecx; rdpmc; mov %eax, (%rbx)");
 GUEST(amd_guest_rdpmc_none, "mov $64, %ecx; rdpmc");
+GUEST(amd_guest_rdpmc_any, "mov 8(%rbx), %ecx; rdpmc; mov %eax, (%rbx)");
+GUEST(amd_guest_50_flushes, ".rept 50; clflush (%rbx); .endr");
 GUEST(amd_guest_spin, "1: jmp 1b");
 GUEST(amd_guest_msr, "mov 8(%rbx), %ecx; rdmsr; mov %eax, (%rbx)");
 GUEST(amd_guest_wrmsr, "mov 8(%rbx), %ecx; mov $0x1234, %eax; xor %edx, %edx; wrmsr");
@@ -310,12 +243,13 @@ static void check_msrs(void)
 		PERF_CTL(0), PERF_CTR(0), PERF_CTL(5), PERF_CTR(5), LEGACY_PERF_CTL0,
 		LEGACY_PERF_CTR0 + 3,
 		PERF_GLOBAL_CTL, PERF_GLOBAL_STATUS_CLR, PERF_GLOBAL_STATUS_SET,
+		DF_CTL(0), DF_CTR(15), L3_CTL(0), L3_CTR(5),
 	};
-	unsigned int n;
+	unsigned int n, nr = ARRAY_SIZE(msrs) - (has_df && has_l3 ? 0 : 4);
 	u64 bad = 0;
 
 	VMCB32(VMCB_MISC1) |= MISC1_MSR;
-	for (n = 0; n < ARRAY_SIZE(msrs); n++) {
+	for (n = 0; n < nr; n++) {
 		set_msrpm(msrs[n], 1);
 		if (!msr_exits(msrs[n], false) || msr_exits(msrs[n], true))
 			bad |= BIT(n);
@@ -358,6 +292,33 @@ static void check_rdpmc(void)
 	is_u64(svm_run(amd_guest_rdpmc, 0), VMEXIT_VMMCALL, "RDPMC does not exit");
 	is_u64(*(u32 *)scratch, 0x777, "RDPMC reads");
 	pmu_reset();
+}
+
+/* RDPMC(index) exits, or reads what is there. */
+static bool rdpmc_exits(u32 index)
+{
+	((u32 *)scratch)[0] = 0;
+	((u32 *)scratch)[2] = index;
+	return svm_run(amd_guest_rdpmc_any, 0) == VMEXIT_RDPMC;
+}
+
+/* The counters that are no core's count in guests, and guests may be kept from them. */
+static void check_uncore(u32 ctl, u64 event, u32 index, const char *what)
+{
+	u64 value;
+
+	wrmsr(ctl, 0);
+	wrmsr(ctl + 1, 0);
+	wrmsr(ctl, event | SEL_EN);
+	svm_run(amd_guest_50_flushes, 0);
+	wrmsr(ctl, 0);
+	value = rdmsr(ctl + 1);
+	ok(value >= 50 && value < 60, "%s: counts the guest, too (%lu)", what, value);
+	VMCB32(VMCB_MISC1) |= MISC1_RDPMC;
+	ok(rdpmc_exits(index), "%s: RDPMC exits", what);
+	VMCB32(VMCB_MISC1) &= ~MISC1_RDPMC;
+	ok(!rdpmc_exits(index) && *(u32 *)scratch == value, "%s: RDPMC reads", what);
+	wrmsr(ctl + 1, 0);
 }
 
 /* Run a guest of 100 NOPs after whose VMRUN and count - 1 instructions a PMI is due. */
@@ -644,16 +605,28 @@ static void check_long_mode_entry(void)
 	init_vmcb();
 }
 
-void test_svm(void)
+bool svm_init(void)
 {
 	u32 a, b, c, d;
 
 	cpuid(0x80000001, 0, &a, &b, &c, &d);
-	if (!ok(c & BIT(2), "SVM: there is"))
-		return;
+	if (!(c & BIT(2)))
+		return false;
 	wrmsr(IA32_EFER, rdmsr(IA32_EFER) | EFER_SVME);
 	wrmsr(VM_HSAVE_PA, (u64)host_save);
 	init_vmcb();
+	return true;
+}
+
+void svm_exit(void)
+{
+	wrmsr(IA32_EFER, rdmsr(IA32_EFER) & ~EFER_SVME);
+}
+
+void test_svm(void)
+{
+	if (!ok(svm_init(), "SVM: there is"))
+		return;
 	check_guest_only();
 	check_kinds_of_branches();
 	check_host_only();
@@ -662,6 +635,10 @@ void test_svm(void)
 	check_svme_off();
 	check_msrs();
 	check_rdpmc();
+	if (has_df)
+		check_uncore(DF_CTL(4), DF_LOCAL_READS, RDPMC_DF(4), "data fabric");
+	if (has_l3)
+		check_uncore(L3_CTL(5), L3_MISSES | L3_ALL, RDPMC_L3(5), "L3");
 	check_guest_nmi();
 	check_guest_pmi();
 	check_injection();
@@ -671,5 +648,5 @@ void test_svm(void)
 	check_long_mode_entry();
 	check_interrupt_masking();
 	check_virtual_interrupt();
-	wrmsr(IA32_EFER, rdmsr(IA32_EFER) & ~EFER_SVME);
+	svm_exit();
 }

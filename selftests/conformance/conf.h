@@ -42,12 +42,11 @@ typedef uint64_t u64;
 #define SEL_CMASK(n)	((u64)(n) << 24)
 
 /* Intel's fixed counters, where there are any: IA32_FIXED_CTR_CTRL */
-#define NR_FIXED	4
+#define MAX_FIXED	7
 #define FIXED_OS	1ull
 #define FIXED_USR	2ull
 #define FIXED_PMI	8ull
 #define FIXED_CTRL(n, bits)	((u64)(bits) << ((n) * 4))
-#define FIXED_ALL(bits)		((u64)(bits) * 0x1111)	/* of all four */
 #define RDPMC_FIXED	BIT(30)
 
 /* The local APIC */
@@ -178,17 +177,38 @@ static inline void cpuid(u32 leaf, u32 subleaf, u32 *a, u32 *b, u32 *c, u32 *d)
 })
 #define write_cr(n, value)	asm volatile("mov %0, %%cr" #n : : "r"((u64)(value)) : "memory")
 
+/* Kinds of branches: conditional ones, near ones that are not, far ones; and interrupts and exceptions */
+#define COND_TAKEN	BIT(0)
+#define COND_NOT_TAKEN	BIT(1)
+#define JUMPS		BIT(2)
+#define INDIRECT_JUMPS	BIT(3)
+#define CALLS		BIT(4)
+#define INDIRECT_CALLS	BIT(5)
+#define RETURNS		BIT(6)
+#define FAR		BIT(7)
+#define EVENTS		BIT(8)
+#define NEAR_TAKEN	(COND_TAKEN | JUMPS | INDIRECT_JUMPS | CALLS | INDIRECT_CALLS | RETURNS)
+
+/* An event, and the branches that it counts */
+struct branch_event {
+	const char *name;
+	u64 event;
+	u32 kinds;
+};
+
 /* What the tests that both vendors share need to know of a PMU. */
 struct pmu {
 	/* MSRs; the selector and the counter are the first of nr_counters, msr_step apart. */
-	u32 global_ctrl, global_status, global_status_set;
+	u32 global_ctrl, global_status, global_status_set, global_status_clear;
 	u32 selector, counter, msr_step;
 	const char *global_ctrl_name, *global_status_name, *selector_name;
 	unsigned int nr_counters;
 	u64 all_counters;		/* in GLOBAL_CTRL */
-	bool has_fixed;
+	u64 status_bits;		/* those of the status that can be set */
+	u32 fixed_counters;		/* a bit for each */
 
 	u64 insns, branches, cycles;	/* events */
+	const struct branch_event *branch_events;	/* as many as counters at most; no name ends them */
 	bool events_are_branches;	/* interrupts and exceptions count as branches */
 	bool counts_where_it_goes;	/* what changes the privilege level: at the new one */
 	bool pmi_masks_lvtpc;
@@ -196,10 +216,17 @@ struct pmu {
 
 	void (*reset)(void);		/* what there is besides selectors and counters */
 	void (*check_cpuid)(unsigned int cpu);	/* of another CPU than the first */
+	void (*find)(void);		/* what there is, and say it */
 	void (*test)(void);
+	void (*test_late_guests)(void);	/* where interrupts come late */
+	void (*test_raise_guests)(void);
 };
 extern const struct pmu *pmu;
-extern const struct pmu intel_pmu, amd_pmu;
+extern struct pmu intel_pmu;
+extern const struct pmu amd_pmu;
+
+#define for_each_fixed(n)	\
+	for ((n) = 0; (n) < MAX_FIXED; (n)++) if (pmu->fixed_counters & BIT(n))
 
 static inline u32 selector_msr(unsigned int n)
 {
@@ -216,6 +243,8 @@ void preset_pmc(unsigned int n, u64 count);
 u64 read_pmc(unsigned int n);
 #define PMC(n)		read_pmc(n)
 #define FIXED(n)	rdmsr(IA32_FIXED_CTR0 + (n))
+/* IA32_FIXED_CTR_CTRL with these bits for all of them */
+u64 fixed_all(u64 bits);
 
 /*
  * Execute a piece of assembly between a write of value to an MSR, which enables
@@ -273,10 +302,23 @@ void prepare_pmi(u32 lvtpc);
 /* Let counter 0 cause a PMI after count events of the kernel's. */
 void prepare_overflow(u32 lvtpc, u64 event, u64 count);
 
+/* How many instructions PMIs are late at most, and by which random numbers, if any */
+extern u64 pmi_delay, pmi_seed;
+void find_pmi_delay(void);
+
+/* SYSCALL and INT 81H work. */
+void set_up_user_mode(void);
+
 /* Those of both vendors */
 void test_counting(void);
+void test_branches(void);
 void test_overflow(void);
 void test_rdpmc(void);
 void test_smp(void);
+void test_raise(void);
+/* When the other CPUs are there */
+void test_raise_others(void);
+/* Where interrupts come late, instead of all others */
+void test_late(void);
 
 #endif

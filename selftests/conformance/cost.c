@@ -6,7 +6,7 @@
 
 #define ABSENT	0xffffffffu
 
-static u64 before[EMUCOST_EXIT_REASON0 + EMUCOST_NR_EXIT_REASONS];
+static u64 before[EMUCOST_NR_VALUES];
 
 static void snapshot(void)
 {
@@ -162,6 +162,31 @@ static void run_and_count(u64 guest_ctrl, u64 host_ctrl)
 	emucost_latch();
 }
 
+/* Every counter's ticks have a place of their own: all of them count, one in the guest. */
+static void check_ticks_of_all(void)
+{
+	unsigned int n, m;
+	u64 bad = 0;
+
+	vmx_controls(PIN_NMI_EXITING, 0, 0, EXIT_LOAD_PERF_GLOBAL_CTRL | EXIT_SAVE_PERF_GLOBAL_CTRL,
+		     ENTRY_LOAD_PERF_GLOBAL_CTRL);
+	for (n = 0; n < 64; n++) {
+		if (!(GLOBAL_ALL & BIT(n)))
+			continue;
+		pmu_reset();
+		for (m = 0; m < NR_GP; m++)
+			setup_pmc(m, EV_CYCLES | SEL_OS);
+		wrmsr(IA32_FIXED_CTR_CTRL, fixed_all(FIXED_OS));
+		run_and_count(BIT(n), 0);
+		for (m = 0; m < 64; m++)
+			if (GLOBAL_ALL & BIT(m) &&
+			    (!!grown(emucost_ticks(true, m)) != (m == n) || grown(emucost_ticks(false, m))))
+				bad |= BIT(n);
+	}
+	is_u64(bad, 0, "ticks: each counter by itself, as GLOBAL_CTRL has it");
+	pmu_reset();
+}
+
 /* Who counted what: nothing of the one side may count on the other. */
 static void check_ticks(void)
 {
@@ -224,6 +249,7 @@ static void check_guest(void)
 	is_u64(grown(EMUCOST_HOST_WRMSR), 2, "cost counters: the guest's WRMSR is not the host's");
 	is_u64(grown(EMUCOST_HOST_RDPMC), 0, "cost counters: the guest's RDPMC is not the host's");
 	check_ticks();
+	check_ticks_of_all();
 	vmx_exit();
 }
 

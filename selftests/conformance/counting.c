@@ -77,7 +77,7 @@ static void check_faults(void)
 	      "movabs $0x8000000000000000, %%r8; mov (%%r8), %%al");
 	set_gate(VEC_GP, quick_skip2_err);
 	EXACT(1 + 3, 1 + event_branches(1), "#GP: a bad WRMSR does not retire",
-	      "mov $0xc9, %%ecx; wrmsr");
+	      "mov $0xd1, %%ecx; wrmsr");
 	set_gate(VEC_GP, NULL);
 	set_gate(VEC_PF, quick_skip3_err);
 	EXACT(1 + 3, 1 + event_branches(1), "#PF: the access does not retire",
@@ -129,7 +129,7 @@ static void check_interrupts(void)
 	      "HLT retires once, its wake-up adds the interrupt and its handler",
 	      "mov $0xfee00000, %%r15d; movl $3000, 0x380(%%r15); sti; hlt; cli");
 	is_u64(PMC(2), 7 + MEASURE_OVERHEAD, "a halted CPU has no cycles");
-	if (pmu->has_fixed)
+	if (pmu->fixed_counters)
 		is_u64(FIXED(1), 7 + MEASURE_OVERHEAD, "a halted CPU has no cycles, fixed counter");
 	stop_timer();
 }
@@ -171,6 +171,9 @@ static void check_timer_interrupts(void)
 
 static void check_kernel_mode(void)
 {
+	unsigned int n;
+	u64 fixed = 0;
+
 	setup_exact(SEL_OS);
 	MEASURE(pmu->all_counters, "nop");
 	check_exact(1 + MEASURE_OVERHEAD, 0, "OS only, in the kernel");
@@ -178,9 +181,9 @@ static void check_kernel_mode(void)
 	MEASURE(pmu->all_counters, "jmp 1f; 1:");
 	check_exact(0, 0, "USR only, in the kernel");
 	is_u64(PMC(2), 0, "USR only, in the kernel: no cycles");
-	if (pmu->has_fixed)
-		is_u64(FIXED(1) | FIXED(2) | FIXED(3), 0,
-		       "USR only, in the kernel: no cycles, no slots");
+	for_each_fixed(n)
+		fixed |= FIXED(n);
+	is_u64(fixed, 0, "USR only, in the kernel: no cycles, no slots");
 	setup_exact(0);
 	MEASURE(pmu->all_counters, "nop");
 	check_exact(0, 0, "neither USR nor OS");
@@ -212,7 +215,7 @@ static void run_user(void *entry, u64 modes)
 	wrmsr(pmu->global_ctrl, 0);
 }
 
-static void set_up_user_mode(void)
+void set_up_user_mode(void)
 {
 	wrmsr(IA32_STAR, (u64)SEL_CODE64 << 32 | (u64)(SEL_USER_CODE32 | 3) << 48);
 	wrmsr(IA32_LSTAR, (u64)quick_syscall);

@@ -19,17 +19,19 @@
 #define IA32_PERF_GLOBAL_INUSE		0x392
 #define IA32_A_PMC0			0x4c1
 
-#define NR_GP		8
+#define NR_GP		(pmu->nr_counters)
 #define GLOBAL_GP	(BIT(NR_GP) - 1)
-#define GLOBAL_FIXED	((BIT(NR_FIXED) - 1) << 32)
+#define GLOBAL_FIXED	((u64)pmu->fixed_counters << 32)
 #define GLOBAL_ALL	(GLOBAL_GP | GLOBAL_FIXED)
 #define PERF_CAP_FW_WRITES	BIT(13)
 #define PERF_CAP_METRICS	BIT(15)
 #define GLOBAL_METRICS	BIT(48)
+#define STATUS_TOPA_PMI	BIT(55)
 #define STATUS_LBR_FRZ	BIT(58)
 #define STATUS_CTR_FRZ	BIT(59)
-#define STATUS_ALL	(GLOBAL_ALL | (has_metrics ? GLOBAL_METRICS : 0) | STATUS_LBR_FRZ | \
-			 STATUS_CTR_FRZ | BIT(61) | BIT(62) | BIT(63))
+#define STATUS_BITS	(GLOBAL_ALL | (has_metrics ? GLOBAL_METRICS : 0) | STATUS_TOPA_PMI | \
+			 STATUS_LBR_FRZ | STATUS_CTR_FRZ | BIT(61) | BIT(62))
+#define STATUS_ALL	(STATUS_BITS | BIT(63))
 
 #define EV_CYCLES	0x003c
 #define EV_INSNS	0x00c0
@@ -58,5 +60,7 @@ void test_vmx(void);
 void test_metrics(void);
 void test_cost(void);
 void test_mwait(void);
+void test_intel_late_guests(void);
+void test_intel_raise_guests(void);
 
 #endif

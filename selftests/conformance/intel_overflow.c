@@ -7,9 +7,9 @@ static void check_fixed(void)
 	unsigned int n;
 	u64 bad = 0;
 
-	for (n = 0; n < NR_FIXED; n++) {
+	for_each_fixed(n) {
 		pmu_reset();
-		wrmsr(IA32_FIXED_CTR_CTRL, FIXED_ALL(FIXED_OS));
+		wrmsr(IA32_FIXED_CTR_CTRL, fixed_all(FIXED_OS));
 		wrmsr(IA32_FIXED_CTR0 + n, -10ull & WIDTH_MASK);
 		MEASURE(BIT(32 + n), ".rept 16; nop; .endr");
 		if (rdmsr(IA32_PERF_GLOBAL_STATUS) != BIT(32 + n))

@@ -9,25 +9,6 @@ struct control {
 	bool reads_back;
 };
 
-static const struct control controls[] = {
-	{ "IA32_PERFEVTSEL0", IA32_PERFEVTSEL0, 0xffd7ffff, true },
-	{ "IA32_PERFEVTSEL7", IA32_PERFEVTSEL0 + 7, 0xffd7ffff, true },
-	{ "IA32_FIXED_CTR_CTRL", IA32_FIXED_CTR_CTRL, 0xbbbb, true },
-	{ "IA32_PERF_GLOBAL_CTRL", IA32_PERF_GLOBAL_CTRL, GLOBAL_ALL | GLOBAL_METRICS, true },
-	{ "IA32_PERF_GLOBAL_STATUS", IA32_PERF_GLOBAL_STATUS, 0, true },
-	{ "IA32_PERF_GLOBAL_STATUS_RESET", IA32_PERF_GLOBAL_STATUS_RESET,
-	  GLOBAL_ALL | GLOBAL_METRICS | BIT(58) | BIT(59) | BIT(61) | BIT(62) | BIT(63), false },
-	{ "IA32_PERF_GLOBAL_STATUS_SET", IA32_PERF_GLOBAL_STATUS_SET,
-	  GLOBAL_ALL | GLOBAL_METRICS | BIT(58) | BIT(59) | BIT(61) | BIT(62), false },
-	{ "IA32_PERF_GLOBAL_INUSE", IA32_PERF_GLOBAL_INUSE, 0, true },
-	{ "IA32_PERF_CAPABILITIES", IA32_PERF_CAPABILITIES, 0, true },
-	{ "IA32_DEBUGCTL", IA32_DEBUGCTL, BIT(0) | BIT(1) | BIT(11) | BIT(12), true },
-	{ "IA32_A_PMC0", IA32_A_PMC0, WIDTH_MASK, true },
-	{ "IA32_A_PMC7", IA32_A_PMC0 + 7, WIDTH_MASK, true },
-	{ "IA32_FIXED_CTR0", IA32_FIXED_CTR0, WIDTH_MASK, true },
-	{ "IA32_FIXED_CTR3", IA32_FIXED_CTR0 + 3, WIDTH_MASK, true },
-};
-
 static void check_reset_values(void)
 {
 	unsigned int n;
@@ -37,12 +18,14 @@ static void check_reset_values(void)
 	       "reset: GLOBAL_CTRL enables all GP counters");
 	for (n = 0; n < NR_GP; n++)
 		gp |= rdmsr(IA32_PMC0 + n) | rdmsr(IA32_PERFEVTSEL0 + n);
-	for (n = 0; n < NR_FIXED; n++)
+	for_each_fixed(n)
 		fixed |= rdmsr(IA32_FIXED_CTR0 + n);
 	is_u64(gp, 0, "reset: GP counters and selectors are 0");
 	is_u64(fixed | rdmsr(IA32_FIXED_CTR_CTRL), 0,
 	       "reset: fixed counters and their control are 0");
 	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), 0, "reset: GLOBAL_STATUS is 0");
+	if (has_metrics)
+		is_u64(rdmsr(IA32_PERF_METRICS), 0, "reset: PERF_METRICS is 0");
 	is_u64(rdmsr(IA32_DEBUGCTL), 0, "reset: DEBUGCTL is 0");
 }
 
@@ -56,8 +39,7 @@ static void check_cpuid(void)
 	is_u64(a >> 16 & 0xff, 48, "CPUID.0AH: width of GP counters");
 	is_u64(a >> 24, 8, "CPUID.0AH: 8 architectural events enumerated");
 	is_u64(b, 0, "CPUID.0AH: all of them available");
-	is_u64(c, 0xf, "CPUID.0AH: bitmap of fixed counters");
-	is_u64(d & 0x1f, NR_FIXED, "CPUID.0AH: fixed counters");
+	is_u64(d & 0x1f, __builtin_ctz(~c), "CPUID.0AH: fixed counters from 0 on without a gap");
 	is_u64(d >> 5 & 0xff, 48, "CPUID.0AH: width of fixed counters");
 	is_u64(d >> 15 & 1, 1, "CPUID.0AH: AnyThread deprecated");
 	cpuid(1, 0, &a, &b, &c, &d);
@@ -67,7 +49,7 @@ static void check_cpuid(void)
 /* Write each bit alone: it sticks or it faults, and a fault changes nothing. */
 static void check_control(const struct control *control)
 {
-	u64 valid = control->valid & ~(has_metrics ? 0 : GLOBAL_METRICS);
+	u64 valid = control->valid;
 	u64 before, after, wrong_faults = 0, wrong_values = 0, vector;
 	unsigned int bit;
 
@@ -84,6 +66,36 @@ static void check_control(const struct control *control)
 	is_u64(wrong_values, 0, "%s: reads back, #GP changes nothing", control->name);
 	if (valid && control->reads_back)
 		wrmsr(control->msr, 0);
+}
+
+static void check_controls(void)
+{
+	u64 metrics = has_metrics ? GLOBAL_METRICS : 0;
+	u64 status = GLOBAL_ALL | metrics | BIT(55) | BIT(58) | BIT(59) | BIT(61) | BIT(62);
+	const struct control controls[] = {
+		{ "IA32_FIXED_CTR_CTRL", IA32_FIXED_CTR_CTRL, fixed_all(0xb), true },
+		{ "IA32_PERF_GLOBAL_CTRL", IA32_PERF_GLOBAL_CTRL, GLOBAL_ALL | metrics, true },
+		{ "IA32_PERF_GLOBAL_STATUS", IA32_PERF_GLOBAL_STATUS, 0, true },
+		{ "IA32_PERF_GLOBAL_STATUS_RESET", IA32_PERF_GLOBAL_STATUS_RESET,
+		  status | BIT(63), false },
+		{ "IA32_PERF_GLOBAL_STATUS_SET", IA32_PERF_GLOBAL_STATUS_SET, status, false },
+		{ "IA32_PERF_GLOBAL_INUSE", IA32_PERF_GLOBAL_INUSE, 0, true },
+		{ "IA32_PERF_CAPABILITIES", IA32_PERF_CAPABILITIES, 0, true },
+		{ "IA32_DEBUGCTL", IA32_DEBUGCTL, BIT(0) | BIT(1) | BIT(11) | BIT(12), true },
+	};
+	unsigned int n;
+
+	for (n = 0; n < ARRAY_SIZE(controls); n++)
+		check_control(&controls[n]);
+	check_control(&(struct control) { "the first selector", IA32_PERFEVTSEL0, 0xffd7ffff, true });
+	check_control(&(struct control) { "the last selector", IA32_PERFEVTSEL0 + NR_GP - 1,
+					  0xffd7ffff, true });
+	check_control(&(struct control) { "the first counter", IA32_A_PMC0, WIDTH_MASK, true });
+	check_control(&(struct control) { "the last counter", IA32_A_PMC0 + NR_GP - 1,
+					  WIDTH_MASK, true });
+	for_each_fixed(n)
+		check_control(&(struct control) { "a fixed counter", IA32_FIXED_CTR0 + n,
+						  WIDTH_MASK, true });
 }
 
 static void check_absent(u32 msr, const char *name)
@@ -163,7 +175,7 @@ static void check_inuse(void)
 			bad |= BIT(n);
 		wrmsr(IA32_PERFEVTSEL0 + n, 0);
 	}
-	for (n = 0; n < NR_FIXED; n++) {
+	for_each_fixed(n) {
 		wrmsr(IA32_FIXED_CTR_CTRL, FIXED_CTRL(n, FIXED_USR));
 		if (rdmsr(IA32_PERF_GLOBAL_INUSE) != BIT(32 + n))
 			bad |= BIT(32 + n);
@@ -218,17 +230,18 @@ void test_intel_registers(void)
 	pmu_reset();
 	is_u64(rdmsr(IA32_PERF_CAPABILITIES) & ~PERF_CAP_METRICS, PERF_CAP_FW_WRITES,
 	       "PERF_CAPABILITIES: full-width writes, and but for PERF_METRICS nothing else");
-	for (n = 0; n < ARRAY_SIZE(controls); n++)
-		check_control(&controls[n]);
+	check_controls();
 	for (n = 0; n < NR_GP; n++)
 		check_legacy_counter(n);
 	check_read_only(IA32_PERF_GLOBAL_STATUS, "IA32_PERF_GLOBAL_STATUS");
 	check_read_only(IA32_PERF_GLOBAL_INUSE, "IA32_PERF_GLOBAL_INUSE");
 	check_read_only(IA32_PERF_CAPABILITIES, "IA32_PERF_CAPABILITIES");
-	check_absent(IA32_PMC0 + NR_GP, "IA32_PMC8");
-	check_absent(IA32_A_PMC0 + NR_GP, "IA32_A_PMC8");
-	check_absent(IA32_PERFEVTSEL0 + NR_GP, "IA32_PERFEVTSEL8");
-	check_absent(IA32_FIXED_CTR0 + NR_FIXED, "IA32_FIXED_CTR4");
+	check_absent(IA32_PMC0 + NR_GP, "IA32_PMC after the last");
+	check_absent(IA32_A_PMC0 + NR_GP, "IA32_A_PMC after the last");
+	check_absent(IA32_PERFEVTSEL0 + NR_GP, "IA32_PERFEVTSEL after the last");
+	for (n = 0; n < MAX_FIXED; n++)
+		if (!(pmu->fixed_counters & BIT(n)))
+			check_absent(IA32_FIXED_CTR0 + n, "a fixed counter that there is not");
 	check_misc_enable();
 	check_user_mode();
 	check_inuse();

@@ -231,7 +231,12 @@ void bsp_main(void)
 	load_tables(0);
 
 	pmu = find_pmu();
-	pmu->test();
+	find_pmi_delay();
+	pmu->find();
+	if (pmi_delay)
+		test_late();
+	else
+		pmu->test();
 
 	put_string("1..");
 	put_number(nr_tests, 10);

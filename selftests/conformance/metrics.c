@@ -60,6 +60,40 @@ static void check_counting(void)
 	       "PERF_METRICS: stands still if nothing is counted");
 }
 
+/* What there was before remains as long as it does not count. */
+static void check_frozen(void)
+{
+	pmu_reset();
+	wrmsr(IA32_PERF_METRICS, WRITTEN);
+	wrmsr(IA32_FIXED_CTR_CTRL, FIXED_CTRL(SLOTS, FIXED_OS));
+	wrmsr(IA32_PERF_GLOBAL_STATUS_SET, STATUS_CTR_FRZ);
+	MEASURE(ENABLE, ".rept 100; nop; .endr");
+	is_u64(FIXED(SLOTS), 0, "PERF_METRICS: frozen, there are no slots");
+	is_u64(rdmsr(IA32_PERF_METRICS), WRITTEN, "PERF_METRICS: stands still while frozen");
+	wrmsr(IA32_PERF_GLOBAL_STATUS_RESET, STATUS_CTR_FRZ);
+	wrmsr(IA32_FIXED_CTR0 + SLOTS, 0x1234);
+	is_u64(rdmsr(IA32_PERF_METRICS), WRITTEN,
+	       "PERF_METRICS: a write to fixed counter 3 leaves it alone");
+}
+
+/* It never overflows here, but software may say that it did. */
+static void check_status(void)
+{
+	pmu_reset();
+	prepare_pmi(LVT_NMI);
+	wrmsr(IA32_PERF_GLOBAL_STATUS_SET, GLOBAL_METRICS);
+	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), GLOBAL_METRICS,
+	       "PERF_METRICS: STATUS_SET sets its overflow");
+	asm volatile(".rept 10; nop; .endr");
+	is_u64(pmi_count, 0, "PERF_METRICS: which causes no PMI");
+	wrmsr(IA32_PERF_GLOBAL_STATUS_RESET, GLOBAL_ALL);
+	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), GLOBAL_METRICS,
+	       "PERF_METRICS: the counters' bits don't clear it");
+	wrmsr(IA32_PERF_GLOBAL_STATUS_RESET, GLOBAL_METRICS);
+	is_u64(rdmsr(IA32_PERF_GLOBAL_STATUS), 0, "PERF_METRICS: STATUS_RESET clears it");
+	apic_write(APIC_LVTPC, LVT_MASKED);
+}
+
 static void check_guest(void)
 {
 	if (!ok(vmx_init(), "PERF_METRICS: VMX"))
@@ -90,6 +124,13 @@ static void check_absent(void)
 	is_u64(rdmsr_safe(IA32_PERF_METRICS, &value), VEC_GP, "without PERF_METRICS: RDMSR");
 	is_u64(wrmsr_safe(IA32_PERF_METRICS, 0), VEC_GP, "without PERF_METRICS: WRMSR");
 	is_u64(rdpmc_safe(RDPMC_METRICS, &value), VEC_GP, "without PERF_METRICS: RDPMC");
+	if (!ok(vmx_init(), "without PERF_METRICS: VMX"))
+		return;
+	vmx_controls(PIN_NMI_EXITING, 0, 0, 0, ENTRY_LOAD_PERF_GLOBAL_CTRL);
+	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, GLOBAL_METRICS);
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
+	       "without PERF_METRICS: entry does not load its bit");
+	vmx_exit();
 }
 
 void test_metrics(void)
@@ -100,5 +141,7 @@ void test_metrics(void)
 	}
 	check_register();
 	check_counting();
+	check_frozen();
+	check_status();
 	check_guest();
 }

@@ -43,6 +43,16 @@ u64 read_pmc(unsigned int n)
 	return rdmsr(counter_msr(n));
 }
 
+u64 fixed_all(u64 bits)
+{
+	unsigned int n;
+	u64 ctrl = 0;
+
+	for_each_fixed(n)
+		ctrl |= FIXED_CTRL(n, bits);
+	return ctrl;
+}
+
 void setup_exact(u64 modes)
 {
 	u64 fixed = (modes & SEL_OS ? FIXED_OS : 0) | (modes & SEL_USR ? FIXED_USR : 0);
@@ -51,14 +61,14 @@ void setup_exact(u64 modes)
 	setup_pmc(0, pmu->insns | modes);
 	setup_pmc(1, pmu->branches | modes);
 	setup_pmc(2, pmu->cycles | modes);
-	if (pmu->has_fixed)
-		wrmsr(IA32_FIXED_CTR_CTRL, FIXED_ALL(fixed));
+	if (pmu->fixed_counters)
+		wrmsr(IA32_FIXED_CTR_CTRL, fixed_all(fixed));
 }
 
 void check_exact(u64 insns, u64 branches, const char *what)
 {
 	is_u64(PMC(0), insns, "%s: instructions", what);
 	is_u64(PMC(1), branches, "%s: branches", what);
-	if (pmu->has_fixed)
+	if (pmu->fixed_counters)
 		is_u64(FIXED(0), insns, "%s: instructions, fixed counter", what);
 }

@@ -21,9 +21,9 @@ static void check_fixed_values(void)
 	unsigned int n;
 	u64 bad = 0;
 
-	for (n = 0; n < NR_FIXED; n++)
+	for_each_fixed(n)
 		wrmsr(IA32_FIXED_CTR0 + n, 0xfedcba987000 + n);
-	for (n = 0; n < NR_FIXED; n++)
+	for_each_fixed(n)
 		if (rdpmc(RDPMC_FIXED | n) != 0xfedcba987000 + n)
 			bad |= BIT(n);
 	is_u64(bad, 0, "RDPMC reads all 48 bits of each fixed counter");
@@ -54,7 +54,7 @@ static void user_rdpmc_invalid(void)
 {
 	u64 value;
 
-	user_vector = rdpmc_safe(pmu->nr_counters, &value);
+	user_vector = rdpmc_safe(pmu->invalid_rdpmc[0], &value);
 	asm volatile("int $" STR(VEC_LEAVE_USER));
 }
 
@@ -66,7 +66,7 @@ static void run_user(void (*fn)(void))
 void test_rdpmc(void)
 {
 	check_values();
-	if (pmu->has_fixed)
+	if (pmu->fixed_counters)
 		check_fixed_values();
 	check_indices();
 	set_gate(VEC_LEAVE_USER, leave_user);

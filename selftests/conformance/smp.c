@@ -19,7 +19,7 @@ static void ap_count(void)
 	ap_insns = PMC(0);
 	ap_branches = PMC(1);
 	ap_cycles = PMC(2);
-	if (pmu->has_fixed)
+	if (pmu->fixed_counters)
 		ap_fixed_cycles = FIXED(1);
 }
 
@@ -46,7 +46,7 @@ static void check_cpu(unsigned int cpu)
 	is_u64(ap_insns, 1 + 300000 + MEASURE_OVERHEAD, "CPU %u: instructions", cpu);
 	is_u64(ap_branches, 100000, "CPU %u: branches", cpu);
 	is_u64(ap_cycles, 1 + 300000 + MEASURE_OVERHEAD, "CPU %u: cycles", cpu);
-	if (pmu->has_fixed)
+	if (pmu->fixed_counters)
 		is_u64(ap_fixed_cycles, ap_cycles, "CPU %u: cycles, fixed counter", cpu);
 	is_u64(PMC(0), 0x4242, "CPU %u: does not touch the counters of CPU 0", cpu);
 

@@ -55,6 +55,7 @@ asm(".text\n"
     "vmx_failed:\n"
     "	mov $1, %ebp\n"
     "	jmp 2f\n"
+    ".globl vmx_exited\n"
     "vmx_exited:\n"
     "	mov $" STR(IA32_PERF_GLOBAL_CTRL) ", %ecx\n"
     "	rdmsr\n"
@@ -322,6 +323,16 @@ static void check_save(void)
 	       "without the save control the field stays");
 }
 
+/* The first bit of GLOBAL_CTRL from 32 on that is no fixed counter's */
+static u64 absent_fixed_bit(void)
+{
+	unsigned int n = 32;
+
+	while (GLOBAL_ALL & BIT(n))
+		n++;
+	return BIT(n);
+}
+
 static void check_consistency(void)
 {
 	vmx_controls(PIN_NMI_EXITING, 0, 0, ALL_SWITCHES);
@@ -331,12 +342,15 @@ static void check_consistency(void)
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
 	       "entry fails: reserved bit in the guest's GLOBAL_CTRL");
 	is_u64(vmx_exit_ctrl, BIT(2), "a failed entry loads the host's GLOBAL_CTRL");
+	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, absent_fixed_bit());
+	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
+	       "entry fails: a fixed counter that there is not in the guest's GLOBAL_CTRL");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, BIT(49));
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_BAD_GUEST,
 	       "entry fails: the bit after PERF_METRICS in the guest's GLOBAL_CTRL");
 	is_u64(PMC(0), 0, "a failed entry counts nothing");
 	vmwrite(VMCS_GUEST_PERF_GLOBAL_CTRL, 0);
-	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, BIT(36));
+	vmwrite(VMCS_HOST_PERF_GLOBAL_CTRL, absent_fixed_bit());
 	is_u64(vmx_run(guest_100_nops, 0), EXIT_REASON_VMFAIL,
 	       "VMfail: reserved bit in the host's GLOBAL_CTRL");
 	is_u64(vmread(VMCS_INSTRUCTION_ERROR), VMERR_BAD_HOST_STATE, "VMfail: host-state field");
@@ -391,8 +405,7 @@ static u64 run_to_pmi(u32 lvtpc, u64 count)
 	return vmx_run(guest_100_nops, 0);
 }
 
-/* An NMI that exited blocks others until an IRET. */
-static void unblock_nmis(void)
+void unblock_nmis(void)
 {
 	asm volatile("mov %%rsp, %%rax; pushq $" STR(SEL_DATA) "; push %%rax; pushf;"
 		     "pushq $" STR(SEL_CODE64) "; lea 1f(%%rip), %%rax; push %%rax; iretq; 1:"

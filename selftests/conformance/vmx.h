@@ -86,6 +86,11 @@ u64 vmx_run(void *rip, u64 host_ctrl);
 /* GLOBAL_CTRL as the VM-exit left it */
 extern u64 vmx_exit_ctrl;
 
+/* An NMI that exited blocks others until an IRET. */
+void unblock_nmis(void);
+
 void guest_100_nops(void);
+void guest_5000_nops(void);
+void guest_cpuid(void);
 
 #endif

@@ -67,3 +67,20 @@ uint64_t cost_host_insns(int cpu, int rounds, void (*call)(void *), void *arg)
 	}
 	return best - least;
 }
+
+void cost_raise_in_guests(int cpu, uint64_t insns, uint64_t status)
+{
+	emucost_raise(cpu, EMUCOST_IN_GUESTS, insns, status);
+}
+
+uint64_t cost_raised(void)
+{
+	emucost_latch();
+	return emucost_read_all(EMUCOST_RAISED);
+}
+
+uint64_t cost_pmi_delay(void)
+{
+	emucost_latch();
+	return emucost_read(0, EMUCOST_PMI_DELAY);
+}

@@ -42,4 +42,15 @@ struct cost cost_between(const struct cost *from, const struct cost *to);
  */
 uint64_t cost_host_insns(int cpu, int rounds, void (*call)(void *), void *arg);
 
+/*
+ * Has @cpu raise an interrupt by LVTPC that no counter caused, and set @status in its
+ * global status, when it has retired @insns more instructions in guests. How many of
+ * these interrupts there were up to now.
+ */
+void cost_raise_in_guests(int cpu, uint64_t insns, uint64_t status);
+uint64_t cost_raised(void);
+
+/* How many instructions, at most, an overflow's interrupt comes late. */
+uint64_t cost_pmi_delay(void);
+
 #endif /* SELFTEST_COST_H */

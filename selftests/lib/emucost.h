@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Cost counters of the emulated processors.
+ * Cost counters of the emulated processors, and interrupts on request.
  *
  * The patched Bochs counts what silicon hides: how many instructions, MSR
  * accesses, RDPMCs and VM-exits the host's code paths cost. A root program in
@@ -12,12 +12,14 @@
  *
  *   EMUCOST_PORT_CMD  (write, 32 bit)  commands
  *   EMUCOST_PORT_DATA (read, 32 bit)   half of a latched value, or all ones
+ *   EMUCOST_PORT_DATA (write, 32 bit)  half of what the next command needs
  *
  * Commands, after the three dwords EMUCOST_UNLOCK0..2 in this order:
  *
  *   EMUCOST_CMD_VALUE | (index * 2 + half)  what EMUCOST_PORT_DATA shows
  *   EMUCOST_CMD_CPU   | cpu                 whose value that is
  *   EMUCOST_CMD_LATCH                       copy all counters of all CPUs
+ *   EMUCOST_CMD_RAISE | where               have that CPU raise an interrupt
  *   EMUCOST_CMD_LOCK                        hide again
  *
  * Values are always those of the last latch, so that a set of them belongs
@@ -50,6 +52,7 @@
 #define EMUCOST_CMD_VALUE	0x00000000u
 #define EMUCOST_CMD_CPU		0x40000000u
 #define EMUCOST_CMD_LATCH	0x80000000u
+#define EMUCOST_CMD_RAISE	0x90000000u
 #define EMUCOST_CMD_LOCK	0xc0000000u
 
 /* What can be read. "Host" is everything that does not run as a guest. */
@@ -64,10 +67,16 @@ enum emucost_index {
 	EMUCOST_VMEXITS		= 7,	/* VM-exits, failed VM-entries included */
 	EMUCOST_PMIS		= 8,	/* PMIs that an unmasked LVTPC sent on */
 	EMUCOST_VMENTRIES	= 9,	/* VM-entries that succeeded */
+	EMUCOST_PMI_DELAY	= 10,	/* how many instructions PMIs are late at most, not per CPU */
+	EMUCOST_PMI_SEED	= 11,	/* of their random delays; 0: none is random; not per CPU */
+	EMUCOST_RAISED		= 12,	/* interrupts that emucost_raise() asked for and that came */
 	EMUCOST_HOST_TICKS0	= 16,	/* + n: what counter n counted outside of guests, */
 	EMUCOST_GUEST_TICKS0	= 32,	/* and in guests: GP counters 0 to 7, fixed from 8 */
 	EMUCOST_EXIT_REASON0	= 64,	/* + basic exit reason: VM-exits by reason */
 					/* (SVM: exit code, from 400H on as F0H + n) */
+	EMUCOST_HOST_TICKS8	= 320,	/* + n - 8: as above, of GP counters from 8 on */
+	EMUCOST_GUEST_TICKS8	= 336,
+	EMUCOST_NR_VALUES	= 352,
 };
 
 #define EMUCOST_NR_EXIT_REASONS	256
@@ -104,6 +113,19 @@ static inline uint64_t emucost_read(unsigned int cpu, unsigned int index)
 	return value | (uint64_t)emucost_data() << 32;
 }
 
+/*
+ * The index of what a counter counted in guests, or outside of them. @counter is what
+ * IA32_PERF_GLOBAL_CTRL calls it: GP counters from 0 on, fixed counters from 32 on.
+ */
+static inline unsigned int emucost_ticks(bool in_guests, unsigned int counter)
+{
+	if (counter >= 32)
+		counter -= 32 - 8;
+	else if (counter >= 8)
+		return (in_guests ? EMUCOST_GUEST_TICKS8 : EMUCOST_HOST_TICKS8) + counter - 8;
+	return (in_guests ? EMUCOST_GUEST_TICKS0 : EMUCOST_HOST_TICKS0) + counter;
+}
+
 /* The sum of the latched values @index over all CPUs. */
 static inline uint64_t emucost_read_all(unsigned int index)
 {
@@ -113,6 +135,49 @@ static inline uint64_t emucost_read_all(unsigned int index)
 	for (cpu = 0; cpu < ncpus; cpu++)
 		sum += emucost_read(cpu, index);
 	return sum;
+}
+
+/* 64 bits that the next command needs. */
+static inline void emucost_parameter(uint64_t value)
+{
+	__asm__ volatile("outl %0, %w1" : : "a"((uint32_t)value), "Nd"(EMUCOST_PORT_DATA) : "memory");
+	__asm__ volatile("outl %0, %w1" : : "a"((uint32_t)(value >> 32)), "Nd"(EMUCOST_PORT_DATA) : "memory");
+}
+
+/* Where instructions are counted until an interrupt is raised */
+enum emucost_where {
+	EMUCOST_IN_HOST		= 0,
+	EMUCOST_IN_GUESTS	= 1,
+};
+
+#define EMUCOST_NEVER		(~0ull)
+
+/*
+ * Ask for an interrupt by LVTPC that no counter of the emulated processor would
+ * cause, such as that of Intel PT, whose buffer is full. Once @cpu has retired
+ * @insns more instructions @where, it sets the bits @status of
+ * IA32_PERF_GLOBAL_STATUS, or AMD's PerfCntrGlobalStatus, and raises an
+ * interrupt as an overflow does: LVTPC says which one, or that it is dropped;
+ * "pmi: delay=" makes it late; IA32_DEBUGCTL freezes if the bits are those of
+ * counters or of PERF_METRICS, and not for Intel PT (55), the uncore (61) or DS
+ * (62). Bits that the register has not got are not set.
+ *
+ * What is counted begins with the instruction behind the OUT that asks. With
+ * @insns 0 it happens as soon as @cpu is @where: behind that OUT, or in a guest
+ * before its first instruction. VM-entries (VMLAUNCH, VMRESUME, VMRUN) count
+ * for the host; an interrupt that is due with one arrives in the guest.
+ *
+ * One such interrupt may be asked for on each side of each CPU: another request
+ * takes its place, and EMUCOST_NEVER as @insns takes it back. EMUCOST_RAISED
+ * tells how many came.
+ */
+static inline void emucost_raise(unsigned int cpu, enum emucost_where where, uint64_t insns,
+				 uint64_t status)
+{
+	emucost_cmd(EMUCOST_CMD_CPU | cpu);
+	emucost_parameter(insns);
+	emucost_parameter(status);
+	emucost_cmd(EMUCOST_CMD_RAISE | where);
 }
 
 /* Write the unlock sequence; true if the counters answer. */
