@@ -2,10 +2,11 @@
 /*
  * The times of the host's events, while the PMU is lent to a guest.
  *
- * A host event that excludes guests stays enabled while a guest has the PMU,
- * but doesn't run: time_enabled goes on, time_running doesn't, and the
- * difference is exactly the time that the guest had, whatever kind the event
- * is of, and whoever reads it where and when.
+ * For a host event that excludes guests there is nothing to count while a guest has
+ * the PMU. It isn't multiplexed: neither time_enabled nor time_running goes on, so
+ * that its count needs no scaling. What is missing is exactly the time that the
+ * guest had, whatever kind the event is of, and whoever reads it where and when: a
+ * software event beside it, for which that time goes on, tells.
  *
  * In most of these tests there is no guest: vpmu_lend.ko lends the PMU, and
  * says for how long. In the others it watches KVM do it.
@@ -31,23 +32,67 @@
 #define NR_LENDS	5
 #define HOST_ROUNDS	50000
 
-/* The event was enabled all the time, and ran for as long as the PMU was the host's. */
-static void expect_lost(const struct host_count *c, const struct lent *lent)
+static uint64_t now(void)
 {
-	uint64_t lost = c->enabled - c->running;
+	struct timespec t;
 
-	TEST_ASSERT(c->enabled >= c->running, "Enabled for %lu ns, running for %lu ns",
-		    c->enabled, c->running);
-	TEST_ASSERT(lost >= lent->shortest && lost <= lent->longest,
-		    "Not running for %lu ns, but the PMU was lent for %lu to %lu ns", lost,
-		    lent->shortest, lent->longest);
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+/**
+ * struct timed - an event whose time is that of the host
+ * @fd: the event
+ * @ref: a software event with all of the time, which is enabled first and read last
+ * @slack: nanoseconds that @ref may be ahead for that
+ */
+struct timed {
+	int fd;
+	int ref;
+	uint64_t slack;
+};
+
+static void timed_enable(struct timed *t)
+{
+	uint64_t begin = now();
+
+	host_event_enable(t->ref);
+	host_event_enable(t->fd);
+	t->slack += now() - begin;
+}
+
+static void timed_disable(struct timed *t)
+{
+	uint64_t begin = now();
+
+	host_event_disable(t->fd);
+	host_event_disable(t->ref);
+	t->slack += now() - begin;
+}
+
+/* The event ran all the time, but for that in which the PMU was lent. */
+static void expect_lent(const struct timed *t, int fd, const struct lent *lent)
+{
+	uint64_t begin = now(), slack, lost;
+	struct host_count c, ref;
+
+	c = host_event_read(fd);
+	ref = host_event_read(t->ref);
+	slack = t->slack + now() - begin;
+	lost = ref.enabled - c.enabled;
+
+	TEST_ASSERT(c.enabled, "Not enabled at all");
+	TEST_ASSERT_EQ(c.enabled, c.running);
+	TEST_ASSERT(lost >= lent->shortest && lost <= lent->longest + slack,
+		    "Enabled for %lu of %lu ns, but the PMU was lent for %lu to %lu ns", c.enabled,
+		    ref.enabled, lent->shortest, lent->longest + slack);
 }
 
 FIXTURE(event) {
 	struct lend lend;
 	int cpu;
 	int cgroup;
-	int fd;
+	struct timed timed;
 	int sibling;
 };
 
@@ -92,6 +137,13 @@ static void open_events(FIXTURE_DATA(event) *self, const FIXTURE_VARIANT(event) 
 	int pid = variant->per_cpu ? self->cgroup : 0;
 	int cpu = variant->per_cpu ? self->cpu : -1;
 
+	self->timed = (struct timed) {};
+	attr.type = PERF_TYPE_SOFTWARE;
+	attr.config = PERF_COUNT_SW_DUMMY;
+	attr.inherit = variant->inherit;
+	self->timed.ref = open_event(&attr, pid, cpu, -1, flags);
+
+	attr = host_event_attr();
 	attr.pinned = variant->pinned;
 	attr.inherit = variant->inherit;
 	attr.sample_period = variant->sampling ? 1000000007 : 0;
@@ -99,21 +151,22 @@ static void open_events(FIXTURE_DATA(event) *self, const FIXTURE_VARIANT(event) 
 		attr.type = PERF_TYPE_SOFTWARE;
 		attr.config = PERF_COUNT_SW_TASK_CLOCK;
 	}
-	self->fd = open_event(&attr, pid, cpu, -1, flags);
+	self->timed.fd = open_event(&attr, pid, cpu, -1, flags);
 	self->sibling = -1;
 	if (variant->grouped) {
 		attr = host_event_attr();
 		attr.disabled = 0;
-		self->sibling = open_event(&attr, pid, cpu, self->fd, flags);
+		self->sibling = open_event(&attr, pid, cpu, self->timed.fd, flags);
 	}
-	host_event_enable(self->fd);
+	timed_enable(&self->timed);
 }
 
 static void close_events(FIXTURE_DATA(event) *self)
 {
 	if (self->sibling >= 0)
 		close(self->sibling);
-	close(self->fd);
+	close(self->timed.fd);
+	close(self->timed.ref);
 }
 
 FIXTURE_SETUP(event)
@@ -134,8 +187,8 @@ FIXTURE_TEARDOWN(event)
 	lend_close(&self->lend);
 }
 
-/* All of the event's time, host's and guest's. */
-TEST_F(event, lent_time_is_not_running)
+/* Neither enabled nor running. */
+TEST_F(event, lent_time_is_left_out)
 {
 	struct lent lent = {};
 	struct host_count c;
@@ -146,17 +199,16 @@ TEST_F(event, lent_time_is_not_running)
 		lend_for(&self->lend, LEND_NSECS, &lent);
 	}
 	host_loop(HOST_ROUNDS);
-	c = host_event_read(self->fd);
+	c = host_event_read(self->timed.fd);
 	TEST_ASSERT(c.value, "The event did not count");
-	expect_lost(&c, &lent);
-	host_event_disable(self->fd);
-	c = host_event_read(self->fd);
-	expect_lost(&c, &lent);
+	expect_lent(&self->timed, self->timed.fd, &lent);
+	timed_disable(&self->timed);
+	expect_lent(&self->timed, self->timed.fd, &lent);
 	if (self->sibling >= 0) {
 		c = host_event_read(self->sibling);
 		TEST_ASSERT(c.value >= (NR_LENDS + 1) * HOST_ROUNDS * HOST_LOOP_INSNS,
 			    "The sibling counted %lu instructions", c.value);
-		expect_lost(&c, &lent);
+		expect_lent(&self->timed, self->sibling, &lent);
 	}
 }
 
@@ -167,28 +219,20 @@ TEST_F(event, disabled_before_lent)
 	struct lent lent = {};
 
 	host_loop(HOST_ROUNDS);
-	host_event_disable(self->fd);
-	before = host_event_read(self->fd);
+	host_event_disable(self->timed.fd);
+	before = host_event_read(self->timed.fd);
 	lend_for(&self->lend, LEND_NSECS, &lent);
-	after = host_event_read(self->fd);
+	after = host_event_read(self->timed.fd);
 	TEST_ASSERT_EQ(after.enabled, before.enabled);
 	TEST_ASSERT_EQ(after.running, before.running);
 	TEST_ASSERT_EQ(after.value, before.value);
-	host_event_enable(self->fd);
+	host_event_enable(self->timed.fd);
 	/* The clock of a cgroup whose only event was disabled starts with the next task. */
 	usleep(1000);
 	host_loop(HOST_ROUNDS);
-	after = host_event_read(self->fd);
+	after = host_event_read(self->timed.fd);
 	TEST_ASSERT(after.enabled > before.enabled, "The event is not enabled");
 	TEST_ASSERT_EQ(after.enabled - before.enabled, after.running - before.running);
-}
-
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
 static void wait_for(uint64_t nsecs)
@@ -249,7 +293,7 @@ TEST_F(event, read_while_lent)
 {
 	const struct lend_run how = { .nsecs = 100000000 };
 	struct reader r = { .lend = &self->lend };
-	struct host_count c, *counts = r.counts;
+	struct host_count *counts = r.counts;
 	struct lent lent = {};
 	pthread_t thread;
 
@@ -262,48 +306,62 @@ TEST_F(event, read_while_lent)
 	/* Anew, for the reader is not to inherit it. */
 	close_events(self);
 	open_events(self, variant);
-	r.fd = self->fd;
+	r.fd = self->timed.fd;
 	host_loop(HOST_ROUNDS);
 	lend_run(&self->lend, &how, &lent);
 	pthread_join(thread, NULL);
 
 	TEST_ASSERT(r.inside[0] == r.inside[1], "The reader had to wait for the guest to go");
 	TEST_ASSERT_EQ(counts[0].value, counts[1].value);
+	/* Time stands still. */
 	TEST_ASSERT_EQ(counts[0].running, counts[1].running);
-	TEST_ASSERT(counts[1].enabled - counts[0].enabled >= r.waited,
-		    "Enabled for another %lu ns within %lu ns",
-		    counts[1].enabled - counts[0].enabled, r.waited);
-	TEST_ASSERT(counts[1].enabled - counts[1].running <= lent.longest,
-		    "Not running for %lu ns, but the PMU was lent for %lu ns",
-		    counts[1].enabled - counts[1].running, lent.longest);
+	TEST_ASSERT_EQ(counts[0].enabled, counts[1].enabled);
+	TEST_ASSERT_EQ(counts[1].enabled, counts[1].running);
+	TEST_ASSERT(r.waited >= LEND_NSECS, "The reader waited for %lu ns", r.waited);
 
-	/* Nothing of that is left. */
-	host_event_disable(self->fd);
-	c = host_event_read(self->fd);
-	expect_lost(&c, &lent);
+	/* And goes on from there. */
+	timed_disable(&self->timed);
+	expect_lent(&self->timed, self->timed.fd, &lent);
 }
 
 /* All of these need no more than one event, per task. */
 FIXTURE(task) {
 	struct lend lend;
-	int fd;
+	struct timed timed;
 };
+
+/* An event of the calling task, and one for all of its time; neither counts yet. */
+static struct timed timed_open(bool inherit)
+{
+	struct perf_event_attr attr = host_event_attr();
+	struct timed t = {};
+
+	attr.inherit = inherit;
+	t.fd = host_event_open_ok(&attr, 0, -1);
+	attr.type = PERF_TYPE_SOFTWARE;
+	attr.config = PERF_COUNT_SW_DUMMY;
+	t.ref = host_event_open_ok(&attr, 0, -1);
+	return t;
+}
+
+static void timed_close(struct timed *t)
+{
+	close(t->fd);
+	close(t->ref);
+}
 
 FIXTURE_SETUP(task)
 {
-	struct perf_event_attr attr = host_event_attr();
-
 	LEND_REQUIRE();
 	self->lend = lend_open();
 	TEST_ASSERT_EQ(lend_create(&self->lend), 0);
-	attr.inherit = 1;
-	self->fd = host_event_open_ok(&attr, 0, -1);
-	host_event_enable(self->fd);
+	self->timed = timed_open(true);
+	timed_enable(&self->timed);
 }
 
 FIXTURE_TEARDOWN(task)
 {
-	close(self->fd);
+	timed_close(&self->timed);
 	lend_close(&self->lend);
 }
 
@@ -329,15 +387,15 @@ TEST_F(task, inherited)
 		TEST_ASSERT_EQ(waitpid(pid, &status, 0), pid);
 		TEST_ASSERT_EQ(status, 0);
 	}
-	host_event_disable(self->fd);
-	c = host_event_read(self->fd);
+	timed_disable(&self->timed);
+	c = host_event_read(self->timed.fd);
 	for (i = 0; i < 3; i++) {
 		lent[3].shortest += lent[i].shortest;
 		lent[3].longest += lent[i].longest;
 	}
 	TEST_ASSERT(c.value >= 3 * HOST_ROUNDS * HOST_LOOP_INSNS, "Counted %lu instructions",
 		    c.value);
-	expect_lost(&c, &lent[3]);
+	expect_lent(&self->timed, self->timed.fd, &lent[3]);
 }
 
 /* A task that shares the CPU with one that lends the PMU. */
@@ -369,17 +427,16 @@ static void *neighbour_thread(void *arg)
 
 TEST_F(task, switched)
 {
-	struct perf_event_attr attr = host_event_attr();
 	struct neighbour n = { .cpu = pin_self_to_any_cpu() };
 	struct lent lent = {};
-	struct host_count c;
+	struct timed timed;
 	pthread_t thread;
-	int i, fd;
+	int i;
 
 	/* One that isn't inherited. */
-	host_event_disable(self->fd);
-	fd = host_event_open_ok(&attr, 0, -1);
-	host_event_enable(fd);
+	timed_disable(&self->timed);
+	timed = timed_open(false);
+	timed_enable(&timed);
 
 	TEST_ASSERT(!pthread_create(&thread, NULL, neighbour_thread, &n),
 		    "pthread_create() failed");
@@ -390,12 +447,11 @@ TEST_F(task, switched)
 	}
 	n.stop = true;
 	pthread_join(thread, NULL);
-	c = host_event_read(fd);
-	expect_lost(&c, &lent);
+	expect_lent(&timed, timed.fd, &lent);
 	/* What another task lends is not the neighbour's time at all. */
 	TEST_ASSERT(n.count.enabled, "The neighbour never ran");
 	TEST_ASSERT_EQ(n.count.enabled, n.count.running);
-	close(fd);
+	timed_close(&timed);
 }
 
 TEST_F(task, moved)
@@ -411,11 +467,11 @@ TEST_F(task, moved)
 		host_loop(HOST_ROUNDS);
 		lend_for(&self->lend, LEND_NSECS / 2, &lent);
 	}
-	host_event_disable(self->fd);
-	c = host_event_read(self->fd);
+	timed_disable(&self->timed);
+	c = host_event_read(self->timed.fd);
 	TEST_ASSERT(c.value >= 10 * HOST_ROUNDS * HOST_LOOP_INSNS, "Counted %lu instructions",
 		    c.value);
-	expect_lost(&c, &lent);
+	expect_lent(&self->timed, self->timed.fd, &lent);
 }
 
 /*
@@ -460,7 +516,7 @@ static bool all_ran(const int *fds, uint64_t least)
 static void test_multiplexed(struct lend *lend, int pid, int cpu)
 {
 	struct perf_event_attr attr = host_event_attr();
-	uint64_t host, total, lost, nr_running = 0;
+	uint64_t host, total, nr_running = 0;
 	int fds[NR_MULTIPLEXED], rotation, i;
 	struct lent lent = {};
 	struct host_count c;
@@ -480,11 +536,16 @@ static void test_multiplexed(struct lend *lend, int pid, int cpu)
 	TEST_ASSERT(i < MAX_PERIODS, "There are events that hardly ran");
 	for (i = 0; i < NR_MULTIPLEXED; i++) {
 		c = host_event_read(fds[i]);
-		lost = c.enabled - c.running;
 		nr_running += c.running;
-		TEST_ASSERT(lost > lent.shortest,
-			    "Not running for %lu ns, but the PMU was lent for %lu ns", lost,
-			    lent.shortest);
+		/* What was lent isn't among the time that it was enabled for. */
+		TEST_ASSERT(c.enabled >= c.running && c.enabled < host + lent.shortest / 2,
+			    "Enabled for %lu ns, running for %lu ns, of %lu ns of the host",
+			    c.enabled, c.running, host);
+		/* Scaled, the count is what the host did, within a quarter. */
+		TEST_ASSERT(c.value * (c.enabled / 1000) / (c.running / 1000) > total - total / 4 &&
+			    c.value * (c.enabled / 1000) / (c.running / 1000) < total + total / 4,
+			    "%lu instructions, %lu of %lu ns, of %lu", c.value, c.running,
+			    c.enabled, total);
 		/* count / running = total / host, within a quarter */
 		TEST_ASSERT(c.value * host / total > c.running - c.running / 4 &&
 			    c.value * host / total < c.running + c.running / 4,
@@ -499,16 +560,13 @@ static void test_multiplexed(struct lend *lend, int pid, int cpu)
 
 TEST_F(task, multiplexed)
 {
-	close(self->fd);
-	/* For the teardown to close. */
-	self->fd = dup(0);
+	timed_disable(&self->timed);
 	test_multiplexed(&self->lend, 0, -1);
 }
 
 TEST_F(task, multiplexed_on_cpu)
 {
-	close(self->fd);
-	self->fd = dup(0);
+	timed_disable(&self->timed);
 	test_multiplexed(&self->lend, -1, pin_self_to_any_cpu());
 }
 
@@ -532,35 +590,28 @@ static struct kvm_vcpu *create_guest(void)
 	return vcpu;
 }
 
-static void test_kvm(struct lend *lend, int fd, struct kvm_vcpu *vcpu)
+/* The task of a vCPU, which moves between processors. */
+TEST_F(task, moved_vcpu)
 {
 	const struct lend_watch what = { .tgid = getpid() };
 	int cpus[2], nr = host_cpus(cpus, 2), i;
-	struct host_count before, c;
+	struct timed timed = timed_open(false);
+	struct kvm_vcpu *vcpu;
 	struct lent lent;
 
-	lend_watch_start(lend, &what);
-	before = host_event_read(fd);
+	VPMU_REQUIRE_MEDIATED();
+	vcpu = create_guest();
+	lend_watch_start(&self->lend, &what);
+	timed_enable(&timed);
 	for (i = 0; i < 10; i++) {
 		if (nr > 1)
 			pin_self_to_cpu(cpus[i % 2]);
 		vpmu_run(vcpu);
-		c = host_event_read(fd);
 	}
-	lent = watch_stop(lend);
-	c.enabled -= before.enabled;
-	c.running -= before.running;
-	expect_lost(&c, &lent);
-}
-
-/* The task of a vCPU, which moves between processors. */
-TEST_F(task, moved_vcpu)
-{
-	struct kvm_vcpu *vcpu;
-
-	VPMU_REQUIRE_MEDIATED();
-	vcpu = create_guest();
-	test_kvm(&self->lend, self->fd, vcpu);
+	timed_disable(&timed);
+	lent = watch_stop(&self->lend);
+	expect_lent(&timed, timed.fd, &lent);
+	timed_close(&timed);
 	kvm_vm_free(vcpu->vm);
 }
 
@@ -569,30 +620,27 @@ TEST_F(task, switched_vcpu)
 {
 	const struct lend_watch what = { .tgid = getpid() };
 	struct neighbour n = { .cpu = pin_self_to_any_cpu() };
-	struct perf_event_attr attr = host_event_attr();
+	struct timed timed = timed_open(false);
 	struct kvm_vcpu *vcpu;
-	struct host_count c;
 	struct lent lent;
 	pthread_t thread;
-	int i, fd;
+	int i;
 
 	VPMU_REQUIRE_MEDIATED();
 	vcpu = create_guest();
-	fd = host_event_open_ok(&attr, 0, -1);
 	TEST_ASSERT(!pthread_create(&thread, NULL, neighbour_thread, &n),
 		    "pthread_create() failed");
 	lend_watch_start(&self->lend, &what);
-	host_event_enable(fd);
+	timed_enable(&timed);
 	for (i = 0; i < 20 || n.rounds < 20; i++)
 		vpmu_run(vcpu);
-	host_event_disable(fd);
+	timed_disable(&timed);
 	lent = watch_stop(&self->lend);
 	n.stop = true;
 	pthread_join(thread, NULL);
-	c = host_event_read(fd);
-	expect_lost(&c, &lent);
+	expect_lent(&timed, timed.fd, &lent);
 	TEST_ASSERT_EQ(n.count.enabled, n.count.running);
-	close(fd);
+	timed_close(&timed);
 	kvm_vm_free(vcpu->vm);
 }
 
@@ -602,7 +650,6 @@ TEST_F(task, killed_vcpu)
 	struct lend_watch what = {};
 	int ready[2], go[2], status;
 	struct kvm_vcpu *vcpu;
-	struct host_count c;
 	struct lent lent;
 	char byte = 0;
 
@@ -624,9 +671,8 @@ TEST_F(task, killed_vcpu)
 	kill(what.tgid, SIGKILL);
 	TEST_ASSERT_EQ(waitpid(what.tgid, &status, 0), what.tgid);
 	lent = watch_stop(&self->lend);
-	host_event_disable(self->fd);
-	c = host_event_read(self->fd);
-	expect_lost(&c, &lent);
+	timed_disable(&self->timed);
+	expect_lent(&self->timed, self->timed.fd, &lent);
 }
 
 int main(int argc, char *argv[])
