@@ -16,17 +16,14 @@ bool kmp_parameter_enabled(void);
 /* Does the processor have transactions, HLE or RTM? */
 bool kmp_host_has_transactions(void);
 
-/* Does RDPMC read counters of the data fabric or the L3 cache, too?  AMD. */
+/* Does RDPMC read counters of the data fabric or the L3 cache, too? AMD. */
 bool kmp_host_has_rdpmc_beyond_core(void);
 
-/*
- * Tell the administrator why a vCPU couldn't be created.  Rate-limited: it is
- * user space that makes it happen.
- */
-void kmp_warn_vm_refused(int error);
+/* A table that says otherwise is wrong: warn once. */
+void kmp_warn_not_for_guests(u32 msr);
 
-/* Does nothing but check with lockdep that interrupts are off. */
-void kmp_assert_irqs_disabled(void);
+/* Warns if interrupts are on. */
+void kmp_check_irqs_disabled(void);
 
 /* RDMSR and WRMSR of registers that exist; a fault is reported and survived. */
 u64 kmp_rdmsr(u32 msr);

@@ -5,6 +5,7 @@
 
 #![allow(
     clippy::all,
+    clippy::missing_docs_in_private_items,
     dead_code,
     missing_docs,
     non_camel_case_types,

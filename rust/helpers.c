@@ -2,18 +2,15 @@
 /*
  * The C side of kvm_mediated_pmu, see <kvm_mediated_pmu.h>.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
+#include <linux/bug.h>
 #include <linux/build_bug.h>
-#include <linux/errno.h>
-#include <linux/lockdep.h>
+#include <linux/irqflags.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
-#include <linux/printk.h>
-#include <linux/ratelimit.h>
 #include <linux/stddef.h>
 
 #include <asm/cpufeature.h>
+#include <asm/extable_fixup_types.h>
 #include <asm/kvm_vpmu.h>
 #include <asm/msr.h>
 
@@ -25,7 +22,7 @@ MODULE_PARM_DESC(enable_mediated_pmu,
 		 "Give new virtual machines a mediated PMU (default: on); if off, the module does nothing");
 
 /*
- * Registration needs the vendor module's capabilities.  One of the two loads,
+ * Registration needs the vendor module's capabilities. One of the two loads,
  * the other has no processor to run on.
  */
 MODULE_SOFTDEP("pre: kvm_intel kvm_amd");
@@ -46,18 +43,14 @@ bool kmp_host_has_rdpmc_beyond_core(void)
 	       boot_cpu_has(X86_FEATURE_PERFCTR_LLC);
 }
 
-void kmp_warn_vm_refused(int error)
+void kmp_warn_not_for_guests(u32 msr)
 {
-	if (error == -EBUSY)
-		pr_warn_ratelimited("no vCPU created: a perf event that includes guests is in use; end what has it open, or have it set exclude_guest (perf: event:H)\n");
-	else
-		pr_warn_ratelimited("no vCPU created: perf refuses the PMU, error %d\n",
-				    error);
+	WARN_ONCE(1, "no guest may be let access MSR %#x\n", msr);
 }
 
-void kmp_assert_irqs_disabled(void)
+void kmp_check_irqs_disabled(void)
 {
-	lockdep_assert_irqs_disabled();
+	WARN_ON_ONCE(!irqs_disabled());
 }
 
 u64 kmp_rdmsr(u32 msr)
@@ -74,13 +67,17 @@ void kmp_wrmsr(u32 msr, u64 value)
 }
 
 /*
- * The layout that the contract with KVM has on both sides.  Bindgen follows
+ * The layout that the contract with KVM has on both sides. Bindgen follows
  * the header, but a KVM that was built from another version of it does not.
  */
 static_assert(sizeof(struct kvm_vpmu_host_caps) == 48);
+static_assert(offsetof(struct kvm_vpmu_host_caps, counters) == 32);
 static_assert(sizeof(struct kvm_vpmu_guest_caps) == 40);
 static_assert(sizeof(struct kvm_vpmu_cpuid) == 16);
 static_assert(sizeof(struct kvm_vpmu_public) == 24);
 static_assert(offsetof(struct kvm_vpmu_backend, caps) == 16);
-static_assert(offsetof(struct kvm_vpmu_backend, vm_create) == 56);
-static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 19 * 8);
+static_assert(offsetof(struct kvm_vpmu_backend, vcpu_create) == 56);
+static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 14 * 8);
+
+/* The type of RDPMC's entries in the exception table, see pmu.rs. */
+static_assert(EX_TYPE_RDMSR == 9);

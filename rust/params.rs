@@ -7,7 +7,7 @@
 use super::bindings;
 
 /// The parameter `enable_mediated_pmu`. It does not change after the module is loaded.
-pub fn enable_mediated_pmu() -> bool {
+pub(crate) fn enable_mediated_pmu() -> bool {
     // SAFETY: The function reads a variable that nobody writes once module initialization began.
     unsafe { bindings::kmp_parameter_enabled() }
 }

@@ -3,10 +3,10 @@
  * Guests with a mediated PMU and perf events that include guests exclude one
  * another.
  *
- * While such an event exists KVM_CREATE_VCPU fails with EBUSY; while a VM with
- * a mediated PMU exists perf_event_open() of such an event fails with
- * EOPNOTSUPP. Neither leaves anything behind. What does not ask for the core
- * PMU's counters in guests is never in the way.
+ * While such an event exists KVM_SET_CPUID2 that gives a vCPU a PMU fails with
+ * EBUSY; while a VM with a mediated PMU exists perf_event_open() of such an event
+ * fails with EOPNOTSUPP. Neither leaves anything behind. What does not ask for the
+ * core PMU's counters in guests is never in the way, nor is a VM without a PMU.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -115,31 +115,61 @@ static void expect_open(struct perf_event_attr *attr, pid_t pid, int cpu, int ex
 		    strerror(fd < 0 ? -fd : 0), strerror(-expected));
 }
 
+/* The same with a PMU, which it has to get; the file descriptor doesn't last. */
+static int create_vcpu_with_pmu(struct kvm_vm *vm, uint32_t id)
+{
+	int fd = create_vcpu(vm, id), r;
+
+	if (fd < 0)
+		return fd;
+	r = vpmu_fd_set_cpuid(fd, true);
+	close(fd);
+	return r;
+}
+
 static void expect_create_vcpu(struct kvm_vm *vm, uint32_t id, int expected)
+{
+	int r = create_vcpu_with_pmu(vm, id);
+
+	TEST_ASSERT(r == expected, "A vCPU with a PMU: %s, expected %s", strerror(-r),
+		    strerror(-expected));
+}
+
+static void expect_set_cpuid(int fd, bool pmu, int expected)
+{
+	int r = vpmu_fd_set_cpuid(fd, pmu);
+
+	TEST_ASSERT(r == expected, "KVM_SET_CPUID2 with%s PMU: %s, expected %s",
+		    pmu ? " a" : "out", strerror(-r), strerror(-expected));
+}
+
+static int create_vcpu_ok(struct kvm_vm *vm, uint32_t id)
 {
 	int fd = create_vcpu(vm, id);
 
-	if (fd >= 0)
-		close(fd);
-	TEST_ASSERT((fd < 0 ? fd : 0) == expected, "KVM_CREATE_VCPU: %s, expected %s",
-		    strerror(fd < 0 ? -fd : 0), strerror(-expected));
+	TEST_ASSERT(fd >= 0, "KVM_CREATE_VCPU: %s", strerror(-fd));
+	return fd;
 }
 
 /* The event is first. */
-TEST_F(event, refuses_vcpu)
+TEST_F(event, refuses_pmu)
 {
 	struct kvm_vm *vm = vm_create(2);
-	int event;
+	int event, fd;
 
 	VPMU_REQUIRE_MEDIATED();
 	event = host_event_open_ok(&self->attr, self->pid, self->cpu);
-	expect_create_vcpu(vm, 0, -EBUSY);
-	expect_create_vcpu(vm, 0, -EBUSY);
+	/* It isn't known yet whether the vCPU is to have one. */
+	fd = create_vcpu_ok(vm, 0);
+	expect_set_cpuid(fd, true, -EBUSY);
+	expect_set_cpuid(fd, true, -EBUSY);
+	expect_set_cpuid(fd, false, 0);
 	close(event);
 
-	/* The same VM, once nothing is in the way, and its other vCPUs. */
-	expect_create_vcpu(vm, 0, 0);
+	/* The same vCPU, once nothing is in the way, and the VM's other ones. */
+	expect_set_cpuid(fd, true, 0);
 	expect_create_vcpu(vm, 1, 0);
+	close(fd);
 	kvm_vm_free(vm);
 	expect_open(&self->attr, self->pid, self->cpu, 0);
 }
@@ -148,12 +178,16 @@ TEST_F(event, refuses_vcpu)
 TEST_F(event, is_refused)
 {
 	struct kvm_vm *vm, *other;
+	int fd;
 
 	VPMU_REQUIRE_MEDIATED();
 	vm = vm_create(1);
-	/* It is the first vCPU that takes the PMU. */
+	/* It is the first vCPU that takes the PMU, before it is known to need it. */
 	expect_open(&self->attr, self->pid, self->cpu, 0);
-	expect_create_vcpu(vm, 0, 0);
+	fd = create_vcpu_ok(vm, 0);
+	expect_open(&self->attr, self->pid, self->cpu, -EOPNOTSUPP);
+	expect_set_cpuid(fd, true, 0);
+	close(fd);
 	expect_open(&self->attr, self->pid, self->cpu, -EOPNOTSUPP);
 	expect_open(&self->attr, self->pid, self->cpu, -EOPNOTSUPP);
 
@@ -164,6 +198,67 @@ TEST_F(event, is_refused)
 	expect_open(&self->attr, self->pid, self->cpu, -EOPNOTSUPP);
 	kvm_vm_free(other);
 	expect_open(&self->attr, self->pid, self->cpu, 0);
+}
+
+static void guest_runs(void)
+{
+	GUEST_SYNC(0);
+	GUEST_DONE();
+}
+
+/* A VM without a PMU runs beside the event, whoever is first. */
+TEST_F(event, is_no_matter_without_pmu)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int event;
+
+	VPMU_REQUIRE_MEDIATED();
+	event = host_event_open_ok(&self->attr, self->pid, self->cpu);
+	vm = vpmu_vm_create_without_pmu(&vcpu, guest_runs);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+	close(event);
+	kvm_vm_free(vm);
+
+	/* It has claimed the PMU when it was created, and doesn't once it runs. */
+	vm = vpmu_vm_create_without_pmu(&vcpu, guest_runs);
+	expect_open(&self->attr, self->pid, self->cpu, -EOPNOTSUPP);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+	event = host_event_open_ok(&self->attr, self->pid, self->cpu);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
+	close(event);
+	kvm_vm_free(vm);
+}
+
+/* One vCPU of two has a PMU, and that is the one that runs later. */
+TEST_F(event, is_refused_for_one_vcpu)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int event, fd;
+
+	VPMU_REQUIRE_MEDIATED();
+	vm = vpmu_vm_create_without_pmu(&vcpu, guest_runs);
+	fd = create_vcpu_ok(vm, 1);
+	expect_set_cpuid(fd, true, 0);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+	expect_open(&self->attr, self->pid, self->cpu, -EOPNOTSUPP);
+
+	/* Without it the claim goes, and has to be got anew. */
+	expect_set_cpuid(fd, false, 0);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_DONE);
+	close(fd);
+	kvm_vm_free(vm);
+	event = host_event_open_ok(&self->attr, self->pid, self->cpu);
+	vm = vpmu_vm_create_without_pmu(&vcpu, guest_runs);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+	fd = create_vcpu_ok(vm, 1);
+	expect_set_cpuid(fd, true, -EBUSY);
+	close(event);
+	expect_set_cpuid(fd, true, 0);
+	expect_open(&self->attr, self->pid, self->cpu, -EOPNOTSUPP);
+	close(fd);
+	kvm_vm_free(vm);
 }
 
 /* With the emulated vPMU there is no such rule. */
@@ -193,10 +288,10 @@ TEST(cgroup)
 	cgroup = cgroup_enter();
 	fd = cgroup_event_open(&attr, cgroup, cpu);
 	TEST_ASSERT(fd >= 0, "perf_event_open() failed: %s", strerror(-fd));
-	vm = vm_create(1);
+	vm = vm_create(2);
 	expect_create_vcpu(vm, 0, -EBUSY);
 	close(fd);
-	expect_create_vcpu(vm, 0, 0);
+	expect_create_vcpu(vm, 1, 0);
 	fd = cgroup_event_open(&attr, cgroup, cpu);
 	TEST_ASSERT_EQ(fd, -EOPNOTSUPP);
 	kvm_vm_free(vm);

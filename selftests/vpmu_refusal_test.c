@@ -134,6 +134,13 @@ static void expect_message(struct kmsg *kmsg, const char *text)
 		    "Expected one line \"%s\", found:\n%s", text, kmsg->text);
 }
 
+/* The same of KVM, of whose lines there may be others. */
+static void expect_kvm_message(struct kmsg *kmsg, const char *text)
+{
+	TEST_ASSERT(kmsg_count(kmsg, text) == 1, "Expected one line \"%s\", found:\n%s", text,
+		    kmsg->text);
+}
+
 /* The module does not load, says so, and is not there. */
 static void expect_refused(struct kmsg *kmsg, int error, const char *text)
 {
@@ -151,9 +158,10 @@ TEST_F(refusal, none)
 	char text[256];
 
 	snprintf(text, sizeof(text),
-		 PREFIX "%s mediated vPMU enabled: %u general-purpose and %u fixed counters of %u bits, host PMU version %u\n",
-		 vendor->name, host.nr_gp, host.nr_fixed,
-		 host.gp_width, host.version);
+		 PREFIX "%s mediated vPMU enabled: %u general-purpose and %u fixed counters of %u bits, host PMU version %u%s",
+		 vendor->name, min_t(unsigned int, host.nr_gp, VPMU_MAX_GP),
+		 min_t(unsigned int, host.nr_fixed, VPMU_MAX_FIXED), host.gp_width, host.version,
+		 vpmu_host_has_more() ? "; RDPMC and GLOBAL_CTRL exit in every guest, for none can have the host's counters: " : "\n");
 	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
 	expect_message(&self->kmsg, text);
 }
@@ -165,7 +173,7 @@ TEST_F(refusal, by_parameter)
 	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
 }
 
-/* Another backend is first: of it we know that it takes no VM. */
+/* Another backend is first: of it we know that it takes no vCPU. */
 TEST_F(refusal, other_backend)
 {
 	struct lend lend;
@@ -220,19 +228,17 @@ TEST_F(refusal, kvm_without_pmu)
 	unload_kvm();
 }
 
-/* KVM_CREATE_VCPU, often; how often it failed with @error. */
-static unsigned int create_vcpus(int error, unsigned int nr)
+/* KVM_SET_CPUID2 with a PMU, often; how often it failed with @error. */
+static unsigned int give_pmus(int error, unsigned int nr)
 {
 	struct kvm_vm *vm = vm_create(1);
+	int fd = __vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0ul);
 	unsigned int failed = 0;
-	int fd;
 
-	while (nr--) {
-		fd = __vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0ul);
-		failed += fd < 0 && errno == error;
-		if (fd >= 0)
-			close(fd);
-	}
+	TEST_ASSERT(fd >= 0, KVM_IOCTL_ERROR(KVM_CREATE_VCPU, fd));
+	while (nr--)
+		failed += vpmu_fd_set_cpuid(fd, true) == -error;
+	close(fd);
 	kvm_vm_free(vm);
 	return failed;
 }
@@ -271,7 +277,7 @@ TEST(host_lacks)
 
 TEST_F(refusal, event_in_the_way)
 {
-	static const char text[] = PREFIX "no vCPU created: a perf event that includes guests is in use; end what has it open, or have it set exclude_guest (perf: event:H)\n";
+	static const char text[] = "kvm: no PMU for a VM: a perf event that includes guests is in use; end what has it open, or have it set exclude_guest (perf: event:H)\n";
 	struct perf_event_attr attr = host_event_attr();
 	unsigned int nr;
 	int fd;
@@ -282,15 +288,15 @@ TEST_F(refusal, event_in_the_way)
 	kmsg_start(&self->kmsg);
 	attr.exclude_guest = 0;
 	fd = host_event_open_ok(&attr, 0, -1);
-	TEST_ASSERT_EQ(create_vcpus(EBUSY, 1), 1);
-	expect_message(&self->kmsg, text);
+	TEST_ASSERT_EQ(give_pmus(EBUSY, 1), 1);
+	expect_kvm_message(&self->kmsg, text);
 
 	/* Whoever tries again and again does not fill the log. */
-	TEST_ASSERT_EQ(create_vcpus(EBUSY, NR_REFUSALS), NR_REFUSALS);
+	TEST_ASSERT_EQ(give_pmus(EBUSY, NR_REFUSALS), NR_REFUSALS);
 	close(fd);
 	nr = kmsg_count(&self->kmsg, text);
 	TEST_ASSERT(nr <= MAX_MESSAGES, "%u messages of %u refusals", nr, 1 + NR_REFUSALS);
-	TEST_ASSERT_EQ(create_vcpus(EBUSY, 1), 0);
+	TEST_ASSERT_EQ(give_pmus(EBUSY, 1), 0);
 }
 
 TEST_F(refusal, by_perf)
@@ -303,9 +309,10 @@ TEST_F(refusal, by_perf)
 	kmsg_start(&self->kmsg);
 	lend = lend_open();
 	lend_fail_start(&lend, "perf_create_mediated_pmu", -EIO);
-	TEST_ASSERT_EQ(create_vcpus(EIO, 1), 1);
-	TEST_ASSERT_EQ(lend_fail_stop(&lend), 1);
-	expect_message(&self->kmsg, PREFIX "no vCPU created: perf refuses the PMU, error -5\n");
+	TEST_ASSERT_EQ(give_pmus(EIO, 1), 1);
+	/* When the vCPU is created, in vain, and when it gets its PMU. */
+	TEST_ASSERT_EQ(lend_fail_stop(&lend), 2);
+	expect_kvm_message(&self->kmsg, "kvm: no PMU for a VM: perf has none to lend\n");
 	lend_close(&lend);
 }
 

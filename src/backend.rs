@@ -2,145 +2,195 @@
 
 //! The mediated PMU as a backend of KVM, and the module that registers it.
 
-#![forbid(unsafe_code)]
-
 use crate::{
     amd::Amd,
-    caps::{self, HostPmu, HostVendor},
-    guest::{GeneralProtection, GuestPmu, Initiator},
+    caps::{self, HostPmu, HostVendor, PmuCaps, Unoffered},
+    guest::GuestPmu,
     intel::Intel,
+    model::{Mode, Model},
     msr::Msr,
-    nested::Mode,
-    platform::Platform,
-    pmi::{Lvtpc, Pmi},
+    pmi::{Lvtpc, Overflow},
+    register::{GeneralProtection, Initiator},
     retired::Retired,
     switch::{self, Elided},
     sys::{
-        errno::not_supported,
-        kvm::{self, HeldVcpu, InterceptedVcpu, OwnerVcpu, Public, Registration, Vcpu},
+        kvm::{
+            self, BackendModule, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Provider, Public,
+            Vtable,
+        },
         params,
-        perf::MediatedPmu,
+        pmu::{AmdPmu, IntelPmu},
     },
     vendor::Vendor,
 };
 use core::marker::PhantomData;
 use kernel::{c_str, prelude::*, str::CStr};
 
-/// The module: while it exists, new virtual machines get a mediated PMU.
-pub struct Module {
-    _backend: Backend,
+/// The module: while it is loaded, new virtual machines get a mediated PMU.
+pub(crate) type Module = BackendModule<MediatedPmus>;
+
+/// The host, and what its guests get.
+pub(crate) struct MediatedPmus {
+    /// The host.
+    host: HostPmu,
+    /// What guests may have at most.
+    offer: PmuCaps,
+    /// How the vendor is called.
+    vendor: &'static str,
+    /// The callbacks of the backend with the vendor's rules.
+    vtable: fn() -> Vtable,
 }
 
-/// Which backend is registered.
-enum Backend {
-    /// None: the parameter `enable_mediated_pmu` is off.
-    None,
-    /// Intel's.
-    Intel(#[allow(dead_code)] Registration<Mediated<Intel>>),
-    /// AMD's.
-    Amd(#[allow(dead_code)] Registration<Mediated<Amd>>),
+impl MediatedPmus {
+    /// Holds `host` against the rules of vendor `V`.
+    fn on<V: Platform>(host: HostPmu) -> Result<Self> {
+        if let Err(missing) = caps::check(&host, V::REQUIREMENTS) {
+            pr_err!("not loaded: this host lacks {missing}\n");
+            return Err(kvm::not_supported());
+        }
+        Ok(Self {
+            offer: V::offer(&host),
+            host,
+            vendor: V::NAME,
+            vtable: Vtable::of::<Mediated<V>>,
+        })
+    }
 }
 
-impl kernel::Module for Module {
-    fn init(module: &'static ThisModule) -> Result<Self> {
+impl Provider for MediatedPmus {
+    fn find() -> Result<Option<Self>> {
         if !params::enable_mediated_pmu() {
             pr_info!(
                 "disabled by enable_mediated_pmu=0; virtual machines keep KVM's emulated PMU\n"
             );
-            return Ok(Self {
-                _backend: Backend::None,
-            });
+            return Ok(None);
         }
         let host = kvm::host_pmu();
-        let backend = match host.vendor {
-            HostVendor::Intel => Backend::Intel(register(module, &host)?),
-            HostVendor::Amd => Backend::Amd(register(module, &host)?),
+        let found = match host.vendor {
+            HostVendor::Intel => Self::on::<Intel>(host)?,
+            HostVendor::Amd => Self::on::<Amd>(host)?,
             HostVendor::None => {
                 pr_err!("not loaded: KVM has no vendor module; load kvm_intel or kvm_amd first\n");
                 return Err(ENODEV);
             }
         };
-        Ok(Self { _backend: backend })
+        Ok(Some(found))
     }
-}
 
-/// Registers the backend of vendor `V` on `host`, and logs what came of it: one line.
-fn register<V: Platform>(
-    module: &'static ThisModule,
-    host: &HostPmu,
-) -> Result<Registration<Mediated<V>>> {
-    if let Err(missing) = caps::check(host, V::REQUIREMENTS) {
-        pr_err!("not loaded: this host lacks {missing}\n");
-        return Err(not_supported());
+    fn vtable(&self) -> Vtable {
+        (self.vtable)()
     }
-    let offer = V::offer(host);
-    let registration = Registration::new(module, &offer).inspect_err(|error| {
-        if *error == EBUSY {
-            pr_err!("not loaded: KVM has another vPMU backend\n");
-        } else {
-            pr_err!(
+
+    fn host(&self) -> &HostPmu {
+        &self.host
+    }
+
+    fn caps(&self) -> PmuCaps {
+        self.offer
+    }
+
+    fn tell(&self, registered: Result) {
+        let Self { host, offer, .. } = self;
+        match registered {
+            Ok(()) => pr_info!(
+                "{} mediated vPMU enabled: {} general-purpose and {} fixed counters of {} bits, host PMU version {}{}\n",
+                self.vendor,
+                offer.gp,
+                offer.fixed,
+                offer.gp_width.bits(),
+                host.version,
+                Unoffered { host, offer },
+            ),
+            Err(EBUSY) => pr_err!("not loaded: KVM has another vPMU backend\n"),
+            Err(error) => pr_err!(
                 "not loaded: KVM refuses the backend, error {}\n",
                 error.to_errno()
-            );
+            ),
         }
-    })?;
-    pr_info!(
-        "{} mediated vPMU enabled: {} general-purpose and {} fixed counters of {} bits, host PMU version {}\n",
-        V::NAME,
-        offer.gp,
-        offer.fixed,
-        offer.gp_width.bits(),
-        host.pmu.version,
-    );
-    Ok(registration)
+    }
 }
 
 /// The backend with the rules of vendor `V`.
-pub struct Mediated<V>(PhantomData<V>);
+pub(crate) struct Mediated<V>(PhantomData<V>);
 
-/// What belongs to a vCPU.
-pub struct VcpuPmu {
-    host: HostPmu,
-    pmu: GuestPmu,
+/// Where a vendor's rules meet the vendor's hardware and virtualization extension.
+pub(crate) trait Platform: Vendor {
+    /// Sets the controls of VM-entry and VM-exit that are not intercepts, for a guest with `model`.
+    fn set_controls(vcpu: &Intercepts<'_>, model: &Model);
+
+    /// See [`switch::load`].
+    fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided;
+
+    /// See [`switch::put`].
+    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow;
+}
+
+impl Platform for Intel {
+    /// A guest without a PMU needs no switch: perf leaves the global control 0 while the guest
+    /// runs.
+    fn set_controls(vcpu: &Intercepts<'_>, model: &Model) {
+        vcpu.switch_global_ctrl(model.exists());
+    }
+
+    #[inline(always)]
+    fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
+        switch::load(pmu, &mut IntelPmu::new(vcpu), lvtpc)
+    }
+
+    #[inline(always)]
+    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow {
+        switch::put(pmu, &mut IntelPmu::new(vcpu))
+    }
+}
+
+impl Platform for Amd {
+    /// SVM has none.
+    fn set_controls(_vcpu: &Intercepts<'_>, _model: &Model) {}
+
+    #[inline(always)]
+    fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
+        switch::load(pmu, &mut AmdPmu::new(vcpu), lvtpc)
+    }
+
+    #[inline(always)]
+    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow {
+        switch::put(pmu, &mut AmdPmu::new(vcpu))
+    }
 }
 
 impl<V: Platform> kvm::Backend for Mediated<V> {
     const NAME: &'static CStr = c_str!("mediated");
 
-    type VmData = MediatedPmu;
-    type VcpuData = VcpuPmu;
+    type VcpuData = GuestPmu<V>;
 
-    fn vm_create() -> Result<MediatedPmu> {
-        MediatedPmu::new().inspect_err(|error| kvm::warn_vm_refused(*error))
+    fn vcpu_create() -> Result<GuestPmu<V>> {
+        Ok(GuestPmu::default())
     }
 
-    fn vcpu_create() -> Result<VcpuPmu> {
-        Ok(VcpuPmu {
-            host: kvm::host_pmu(),
-            pmu: GuestPmu::default(),
-        })
-    }
-
-    fn refresh(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
-        let model = V::model(&data.host, vcpu);
-        data.pmu.refresh(model);
+    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>) {
+        pmu.refresh(host, vcpu);
+        let model = pmu.model();
         vcpu.publish(Public {
             version: model.version,
-            counts_instructions: data.pmu.counts_instructions::<V>(),
+            counts_instructions: pmu.counts_instructions(),
             global_ctrl_valid: model.global_ctrl_valid,
             global_status_valid: model.global_status_valid,
         });
     }
 
-    fn is_valid_msr(data: &VcpuPmu, msr: Msr) -> bool {
-        V::is_valid(data.pmu.model(), msr)
+    fn is_valid_msr(pmu: &GuestPmu<V>, msr: Msr) -> bool {
+        pmu.is_valid(msr)
     }
 
     /// Where the guest faults user space reads 0, as of other registers that KVM lists and the vCPU
     /// does not have.
-    fn get_msr(data: &VcpuPmu, msr: Msr, host_initiated: bool) -> Result<u64, GeneralProtection> {
-        match V::register(data.pmu.model(), msr) {
-            Some(register) => Ok(data.pmu.read(register)),
+    fn get_msr(
+        pmu: &GuestPmu<V>,
+        msr: Msr,
+        host_initiated: bool,
+    ) -> Result<u64, GeneralProtection> {
+        match pmu.register(msr) {
+            Some(register) => Ok(pmu.read(register)),
             None if host_initiated => Ok(0),
             None => Err(GeneralProtection),
         }
@@ -148,104 +198,88 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
 
     fn set_msr(
         vcpu: &HeldVcpu<'_>,
-        data: &mut VcpuPmu,
+        pmu: &mut GuestPmu<V>,
         msr: Msr,
         value: u64,
         host_initiated: bool,
     ) -> Result<(), GeneralProtection> {
-        let Some(register) = V::register(data.pmu.model(), msr) else {
+        let Some(register) = pmu.register(msr) else {
             let restores = host_initiated && value == 0;
-            return if restores { Ok(()) } else { Err(GeneralProtection) };
+            return if restores {
+                Ok(())
+            } else {
+                Err(GeneralProtection)
+            };
         };
         let by = if host_initiated {
             Initiator::Host
         } else {
             Initiator::Guest
         };
-        publishing_counts_instructions::<V, _>(vcpu, &mut data.pmu, |pmu| {
-            pmu.write::<V>(register, value, by, vcpu)
-        })
+        publishing_counts_instructions(vcpu, pmu, |pmu| pmu.write(register, value, by, vcpu))
     }
 
-    fn rdpmc(data: &VcpuPmu, ecx: u32) -> Result<u64, GeneralProtection> {
-        V::rdpmc(data.pmu.model(), ecx)
-            .map(|operand| data.pmu.rdpmc(operand))
-            .ok_or(GeneralProtection)
+    fn rdpmc(pmu: &GuestPmu<V>, ecx: u32) -> Result<u64, GeneralProtection> {
+        pmu.rdpmc(ecx).ok_or(GeneralProtection)
     }
 
-    fn rdpmc_faults(data: &VcpuPmu, ecx: u32) -> bool {
-        V::RDPMC_FAULTS_FIRST && V::rdpmc(data.pmu.model(), ecx).is_none()
+    fn rdpmc_faults(pmu: &GuestPmu<V>, ecx: u32) -> bool {
+        V::RDPMC_FAULTS_FIRST && pmu.rdpmc(ecx).is_none()
     }
 
-    fn filter_changed(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
-        publishing_counts_instructions::<V, _>(vcpu, &mut data.pmu, |pmu| {
-            pmu.refilter::<V>(vcpu);
-        });
+    fn filter_changed(vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>) {
+        publishing_counts_instructions(vcpu, pmu, |pmu| pmu.refilter(vcpu));
     }
 
-    fn instruction_retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
-        retired(vcpu, data, Retired::Instruction);
+    fn retired(vcpu: &LoadedVcpu<'_>, pmu: &mut GuestPmu<V>, what: Retired, at_cpl0: bool) {
+        if pmu.retire(what, || !at_cpl0 && vcpu.is_in_user_mode()) {
+            vcpu.request_pmi();
+        }
     }
 
-    fn branch_retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu) {
-        retired(vcpu, data, Retired::Branch);
-    }
-
-    fn set_intercepts(vcpu: &InterceptedVcpu<'_>, data: &VcpuPmu) {
-        let model = data.pmu.model();
-        for (msr, free) in V::intercepts(model.passthrough) {
+    fn set_intercepts(vcpu: &Intercepts<'_>, pmu: Option<&GuestPmu<V>>) {
+        let none = GuestPmu::default();
+        let pmu = pmu.unwrap_or(&none);
+        for (msr, free) in pmu.intercepts() {
             vcpu.intercept_msr(msr, free);
         }
-        vcpu.intercept_rdpmc(!model.passthrough.rdpmc);
-        V::set_controls(vcpu, model);
+        vcpu.intercept_rdpmc(!pmu.passthrough().rdpmc);
+        V::set_controls(vcpu, pmu.model());
     }
 
-    fn mode_changed(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu, mode: Mode) {
-        publishing_counts_instructions::<V, _>(vcpu, &mut data.pmu, |pmu| {
-            pmu.change_mode::<V>(mode);
-        });
+    fn mode_changed(vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>, mode: Mode) {
+        publishing_counts_instructions(vcpu, pmu, |pmu| pmu.change_mode(mode));
     }
 
-    fn can_interrupt(data: &VcpuPmu) -> bool {
-        data.pmu.can_interrupt()
+    fn can_interrupt(pmu: &GuestPmu<V>) -> bool {
+        pmu.can_interrupt()
     }
 
-    fn load(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu, lvtpc: u32) -> Elided {
-        switch::load::<V>(&mut data.pmu, &mut V::pmu(vcpu), Lvtpc::new(lvtpc))
+    fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, lvtpc: u32) -> Elided {
+        V::load(vcpu, pmu, Lvtpc::new(lvtpc))
     }
 
-    fn put(vcpu: &OwnerVcpu<'_>, data: &mut VcpuPmu) {
-        deliver(vcpu, switch::put::<V>(&mut data.pmu, &mut V::pmu(vcpu)));
-    }
-
-    /// The vector comes from an overflow in the guest that has just left the processor.
-    fn pmi(vcpu: &Vcpu) {
-        vcpu.request_pmi();
-    }
-}
-
-/// KVM completed an instruction of the guest, to be counted as `what`.
-fn retired(vcpu: &HeldVcpu<'_>, data: &mut VcpuPmu, what: Retired) {
-    deliver(vcpu, data.pmu.retire(what, || vcpu.is_in_user_mode()));
-}
-
-/// Asks KVM to deliver a PMI if one is owed.
-fn deliver(vcpu: &Vcpu, pmi: Pmi) {
-    match pmi {
-        Pmi::None => {}
-        Pmi::Owed => vcpu.request_pmi(),
+    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) {
+        let overflow = V::put(vcpu, pmu);
+        if overflow == Overflow::None {
+            return;
+        }
+        if overflow == Overflow::New {
+            vcpu.request_pmi();
+        }
+        vcpu.wait_for_pmi();
     }
 }
 
 /// Does `change`, and tells KVM if the PMU began or ceased to count instructions by it.
 fn publishing_counts_instructions<V: Vendor, R>(
     vcpu: &HeldVcpu<'_>,
-    pmu: &mut GuestPmu,
-    change: impl FnOnce(&mut GuestPmu) -> R,
+    pmu: &mut GuestPmu<V>,
+    change: impl FnOnce(&mut GuestPmu<V>) -> R,
 ) -> R {
-    let before = pmu.counts_instructions::<V>();
+    let before = pmu.counts_instructions();
     let result = change(pmu);
-    let after = pmu.counts_instructions::<V>();
+    let after = pmu.counts_instructions();
     if after != before {
         vcpu.set_counts_instructions(after);
     }

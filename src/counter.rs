@@ -4,25 +4,24 @@
 //!
 //! A counter is known by three numbers, as in KVM's own C code:
 //!
-//! - the MSR that holds it ([`crate::msr::Msr`]),
-//! - the ECX of the RDPMC instruction that reads it ([`crate::rdpmc`]),
-//! - its bit in the global registers IA32_PERF_GLOBAL_CTRL and _STATUS: general-purpose counter _n_
-//!   is bit _n_, fixed counter _n_ is bit 32 + _n_.
+//! - the address of the MSR that holds it,
+//! - the ECX of the RDPMC instruction that reads it,
+//! - its bit in the global control and status: general-purpose counter _n_ is bit _n_, fixed
+//!   counter _n_ is bit 32 + _n_.
 //!
-//! [`Counter`] is the number free of these encodings, [`CounterSet`] the third of them.
-
-#![forbid(unsafe_code)]
+//! The first two are a vendor's matter. [`Counter`] is the number free of these encodings,
+//! [`CounterSet`] the third of them.
 
 use core::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
 /// General-purpose counters that a guest can have: as many as KVM has MSR indices for.
-pub const MAX_GP: usize = 8;
+pub(crate) const MAX_GP: usize = 8;
 
-/// Fixed-function counters that a guest can have: 0 to 3, of which 3 is TOPDOWN.SLOTS.
-pub const MAX_FIXED: usize = 4;
+/// Fixed-function counters that a guest can have: 0 to 3.
+pub(crate) const MAX_FIXED: usize = 4;
 
 /// Counters of both kinds.
-pub const MAX_COUNTERS: usize = MAX_GP + MAX_FIXED;
+pub(crate) const MAX_COUNTERS: usize = MAX_GP + MAX_FIXED;
 
 /// The bit of fixed counter 0 in the global registers.
 const FIXED_BASE: u32 = 32;
@@ -33,20 +32,20 @@ const FIXED_BASE: u32 = 32;
 ///
 /// The index is below [`MAX_GP`] or [`MAX_FIXED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counter(Kind);
+pub(crate) struct Counter(Kind);
 
 /// What kind of counter, and its index within the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// General-purpose: what it counts is chosen by an event selector.
     Gp(u8),
-    /// Fixed-function: counts one event, enabled in IA32_FIXED_CTR_CTRL.
+    /// Fixed-function: counts one event.
     Fixed(u8),
 }
 
 impl Counter {
     /// General-purpose counter `index`, or `None` from [`MAX_GP`] on.
-    pub const fn gp(index: usize) -> Option<Self> {
+    pub(crate) const fn gp(index: usize) -> Option<Self> {
         if index < MAX_GP {
             // INVARIANT: just checked.
             Some(Self(Kind::Gp(index as u8)))
@@ -56,7 +55,7 @@ impl Counter {
     }
 
     /// Fixed-function counter `index`, or `None` from [`MAX_FIXED`] on.
-    pub const fn fixed(index: usize) -> Option<Self> {
+    pub(crate) const fn fixed(index: usize) -> Option<Self> {
         if index < MAX_FIXED {
             // INVARIANT: just checked.
             Some(Self(Kind::Fixed(index as u8)))
@@ -65,11 +64,8 @@ impl Counter {
         }
     }
 
-    /// Fixed counter 3, TOPDOWN.SLOTS, which IA32_PERF_METRICS divides up.
-    pub const SLOTS: Self = Self(Kind::Fixed(3));
-
     /// General-purpose or fixed, and the index within the kind.
-    pub const fn kind(self) -> Kind {
+    pub(crate) const fn kind(self) -> Kind {
         self.0
     }
 
@@ -78,7 +74,7 @@ impl Counter {
     /// The index within the kind is masked although it is in range: a guest chooses it, and a
     /// processor that mispredicts the range check must not read beyond the array (Spectre v1).
     #[inline(always)]
-    pub const fn slot(self) -> usize {
+    pub(crate) const fn slot(self) -> usize {
         match self.0 {
             Kind::Gp(n) => n as usize & (MAX_GP - 1),
             Kind::Fixed(n) => MAX_GP + (n as usize & (MAX_FIXED - 1)),
@@ -87,7 +83,7 @@ impl Counter {
 
     /// This counter's bit in the global registers.
     #[inline(always)]
-    pub const fn bit(self) -> CounterSet {
+    pub(crate) const fn bit(self) -> CounterSet {
         match self.0 {
             Kind::Gp(n) => CounterSet(1 << n),
             Kind::Fixed(n) => CounterSet(1 << (FIXED_BASE + n as u32)),
@@ -99,51 +95,54 @@ impl Counter {
 ///
 /// Bits that belong to no counter are never set: [`CounterSet::from_bits`] drops them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CounterSet(u64);
+pub(crate) struct CounterSet(u64);
 
 impl CounterSet {
     /// No counter.
-    pub const EMPTY: Self = Self(0);
+    pub(crate) const EMPTY: Self = Self(0);
 
     /// Every counter that a guest could ever have.
-    pub const ALL: Self = Self::first(MAX_GP, MAX_FIXED);
+    pub(crate) const ALL: Self = Self::first(MAX_GP, MAX_FIXED);
+
+    /// Of these the general-purpose ones.
+    pub(crate) const ALL_GP: Self = Self::first(MAX_GP, 0);
 
     /// The first `gp` general-purpose and the first `fixed` fixed counters.
     ///
     /// Numbers above [`MAX_GP`] and [`MAX_FIXED`] are taken as these.
-    pub const fn first(gp: usize, fixed: usize) -> Self {
+    pub(crate) const fn first(gp: usize, fixed: usize) -> Self {
         let gp = if gp < MAX_GP { gp } else { MAX_GP };
         let fixed = if fixed < MAX_FIXED { fixed } else { MAX_FIXED };
         Self(((1 << gp) - 1) | (((1 << fixed) - 1) << FIXED_BASE))
     }
 
     /// The counters whose bits are set in the value of a global register.
-    pub const fn from_bits(bits: u64) -> Self {
+    pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits & Self::ALL.0)
     }
 
     /// The bits as they stand in a global register.
-    pub const fn bits(self) -> u64 {
+    pub(crate) const fn bits(self) -> u64 {
         self.0
     }
 
     /// Is there no counter in the set?
-    pub const fn is_empty(self) -> bool {
+    pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Is `counter` in the set?
-    pub const fn contains(self, counter: Counter) -> bool {
+    pub(crate) const fn contains(self, counter: Counter) -> bool {
         self.0 & counter.bit().0 != 0
     }
 
     /// Is general-purpose counter `index` in the set?
-    pub fn has_gp(self, index: usize) -> bool {
+    pub(crate) fn has_gp(self, index: usize) -> bool {
         Counter::gp(index).is_some_and(|counter| self.contains(counter))
     }
 
     /// Puts `counter` into the set, or takes it out.
-    pub fn set(&mut self, counter: Counter, member: bool) {
+    pub(crate) fn set(&mut self, counter: Counter, member: bool) {
         if member {
             self.0 |= counter.bit().0;
         } else {
@@ -154,10 +153,11 @@ impl CounterSet {
     /// Calls `visit` for each counter of the set, in the order of [`Self::iter`]. The set has no
     /// counter but those of `possible`, which is a constant.
     ///
-    /// `visit` is compiled once for each counter there can be, with everything that depends on which
-    /// it is as a constant.  For the world switch; elsewhere [`Self::iter`] is as good and smaller.
+    /// `visit` is compiled once for each counter there can be, with everything that depends on
+    /// which it is as a constant. For the world switch; elsewhere [`Self::iter`] is as good and
+    /// smaller.
     #[inline(always)]
-    pub fn unrolled(self, possible: Self, mut visit: impl FnMut(Counter)) {
+    pub(crate) fn unrolled(self, possible: Self, mut visit: impl FnMut(Counter)) {
         macro_rules! visit_if {
             ($is_member:expr) => {
                 visit_if!($is_member, Gp(0) Gp(1) Gp(2) Gp(3) Gp(4) Gp(5) Gp(6) Gp(7));
@@ -180,13 +180,13 @@ impl CounterSet {
     }
 
     /// How many counters there are in the set.
-    pub const fn len(self) -> u32 {
+    pub(crate) const fn len(self) -> u32 {
         self.0.count_ones()
     }
 
     /// The counters of the set, general-purpose before fixed, in ascending order.
     #[inline(always)]
-    pub fn iter(self) -> Iter {
+    pub(crate) fn iter(self) -> Iter {
         Iter(self.0)
     }
 }
@@ -222,7 +222,7 @@ impl Not for CounterSet {
 }
 
 /// Iterator over the counters of a [`CounterSet`].
-pub struct Iter(u64);
+pub(crate) struct Iter(u64);
 
 impl Iterator for Iter {
     type Item = Counter;
@@ -245,21 +245,21 @@ impl Iterator for Iter {
 
 /// The width of a counter in bits, 0 to 64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Width(u8);
+pub(crate) struct Width(u8);
 
 impl Width {
     /// A width of `bits`; above 64 it is 64.
-    pub const fn new(bits: u32) -> Self {
+    pub(crate) const fn new(bits: u32) -> Self {
         Self(if bits < 64 { bits as u8 } else { 64 })
     }
 
     /// The width in bits.
-    pub const fn bits(self) -> u32 {
+    pub(crate) const fn bits(self) -> u32 {
         self.0 as u32
     }
 
     /// A value with all bits set that a counter of this width has.
-    pub const fn mask(self) -> u64 {
+    pub(crate) const fn mask(self) -> u64 {
         match self.0 {
             0 => 0,
             n => u64::MAX >> (64 - n as u32),

@@ -7,16 +7,10 @@
 //! exists twice, as the guest wrote it and as hardware gets it, and only this file derives the
 //! second from the first.
 
-#![forbid(unsafe_code)]
-
-use crate::{
-    counter::{CounterSet, Kind},
-    model::Model,
-    msr::{EventSelector, FixedCtrCtrl},
-};
+use crate::{model::Model, msr::EventSelector};
 
 /// A VM's event filter.
-pub trait EventFilter {
+pub(crate) trait EventFilter {
     /// May a general-purpose counter count the event of `selector`?
     fn allows(&self, selector: EventSelector) -> bool;
 
@@ -25,8 +19,10 @@ pub trait EventFilter {
 }
 
 /// The filter of a VM that has none.
-pub struct AllowAll;
+#[cfg(test)]
+pub(crate) struct AllowAll;
 
+#[cfg(test)]
 impl EventFilter for AllowAll {
     fn allows(&self, _selector: EventSelector) -> bool {
         true
@@ -42,8 +38,8 @@ impl EventFilter for AllowAll {
 /// A counter that is disabled or filtered gets the selector 0, so that whether hardware needs one
 /// at all is a comparison with 0. The bits that hardware does not get are those which KVM accepts
 /// for compatibility and which mean nothing (pin control), and those which are not for the guest to
-/// decide on, as are the ones that hardware gets in any case (AMD's HostOnly and GuestOnly).
-pub fn hardware_selector(
+/// decide on, as are the ones that hardware gets in any case.
+pub(crate) fn hardware_selector(
     model: &Model,
     selector: EventSelector,
     filter: &impl EventFilter,
@@ -52,26 +48,6 @@ pub fn hardware_selector(
         return EventSelector::OFF;
     }
     selector.masked(model.selector_hardware) | model.selector_forced
-}
-
-/// The IA32_FIXED_CTR_CTRL that hardware gets when the guest wrote `ctrl`.
-pub fn hardware_fixed_ctrl(
-    counters: CounterSet,
-    ctrl: FixedCtrCtrl,
-    filter: &impl EventFilter,
-) -> FixedCtrCtrl {
-    let mut hardware = ctrl;
-    for counter in counters.iter() {
-        let Kind::Fixed(index) = counter.kind() else {
-            continue;
-        };
-        let privileges = ctrl.privileges(index);
-        let enabled = privileges.user || privileges.kernel;
-        if !enabled || !filter.allows_fixed(index) {
-            hardware = hardware.without(index);
-        }
-    }
-    hardware
 }
 
 #[cfg(test)]
@@ -129,25 +105,5 @@ mod tests {
         let wanted = EventSelector::new(0xc4) | EventSelector::EN | EventSelector::OS;
         let written = wanted | EventSelector::PIN_CONTROL;
         assert_eq!(hardware_selector(&model(), written, &AllowAll), wanted);
-    }
-
-    #[test]
-    fn fixed_counters_are_filtered_one_by_one() {
-        let counters = CounterSet::first(8, 4);
-        let ctrl = FixedCtrCtrl::new(0x3bbb);
-        assert_eq!(
-            hardware_fixed_ctrl(counters, ctrl, &FILTER),
-            FixedCtrCtrl::new(0x3b0b)
-        );
-        assert_eq!(hardware_fixed_ctrl(counters, ctrl, &AllowAll), ctrl);
-    }
-
-    #[test]
-    fn a_fixed_field_with_only_its_interrupt_bit_counts_nothing() {
-        let ctrl = FixedCtrCtrl::new(FixedCtrCtrl::PMI);
-        assert_eq!(
-            hardware_fixed_ctrl(CounterSet::first(1, 1), ctrl, &AllowAll),
-            FixedCtrCtrl::OFF
-        );
     }
 }

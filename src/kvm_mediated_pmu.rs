@@ -2,31 +2,45 @@
 
 //! A mediated vPMU for KVM x86: guests get the processor's own performance counters.
 //!
-//! How to read this: [`model`] says what a guest's PMU consists of and [`guest`] what its registers
-//! do, [`intercepts`] what of it the guest accesses without an exit, [`filter`] what of it reaches
-//! hardware, and [`switch`] how it gets there and back; [`nested`] has guests of guests. [`vendor`] is what differs between vendors,
-//! [`intel`] and [`amd`]; [`platform`] is where that meets hardware, and [`backend`] connects all this
-//! with KVM. `sys` holds the abstractions over the kernel, and all unsafe code.
+//! How to read this, from what is given to what comes of it:
+//!
+//! - [`caps`] is what a host has, [`model`] what a guest's PMU consists of, and [`register`] its
+//!   registers. [`counter`] and [`msr`] have the numbers that these are known by.
+//! - [`counters`] is the state of a guest's counters, and [`unit`] what there is beside them.
+//!   [`guest`] puts both together: what reads and writes of registers do.
+//! - [`intercepts`] says what of it the guest accesses without an exit, [`filter`] what of it
+//!   reaches hardware, [`retired`] what of it counts the instructions that KVM completes.
+//! - [`switch`] gets all that into hardware and back, and [`pmi`] is when the guest is interrupted.
+//! - [`vendor`] is what differs between vendors, [`intel`] and [`amd`]. Nothing else knows them.
+//! - [`backend`] connects all this with KVM.
+//!
+//! `sys`, in the folder `rust/`, is the boundary to the kernel, with all unsafe code. But for it
+//! and [`backend`] nothing here needs a kernel: `src/lib.rs` has the same files, to be tested
+//! without.
 
-pub mod amd;
-pub mod backend;
-pub mod caps;
-pub mod counter;
-pub mod filter;
-pub mod guest;
-pub mod intel;
-pub mod intercepts;
-pub mod model;
-pub mod msr;
-pub mod nested;
-pub mod platform;
-pub mod pmi;
-pub mod rdpmc;
-pub mod retired;
-pub mod switch;
+#![deny(unsafe_code)]
+#![warn(clippy::missing_docs_in_private_items)]
+
+mod amd;
+mod backend;
+mod caps;
+mod counter;
+mod counters;
+mod filter;
+mod guest;
+mod intel;
+mod intercepts;
+mod model;
+mod msr;
+mod pmi;
+mod register;
+mod retired;
+mod switch;
+#[allow(unsafe_code)]
 #[path = "../rust/mod.rs"]
-pub mod sys;
-pub mod vendor;
+mod sys;
+mod unit;
+mod vendor;
 
 use backend::Module;
 use kernel::prelude::*;

@@ -6,23 +6,28 @@
 //! [`filter::EventFilter`] are where the kernel comes in there, and fakes in the tests.
 
 #![cfg_attr(not(test), no_std)]
+// By itself the library has no users; what the module does not use, the module's build finds.
+#![allow(dead_code)]
+#![allow(rustdoc::private_intra_doc_links)]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::missing_docs_in_private_items))]
 
-pub mod amd;
-pub mod caps;
-pub mod counter;
-pub mod filter;
-pub mod guest;
-pub mod intel;
-pub mod intercepts;
-pub mod model;
-pub mod msr;
-pub mod nested;
-pub mod pmi;
-pub mod rdpmc;
-pub mod retired;
-pub mod switch;
-pub mod vendor;
+mod amd;
+mod caps;
+mod counter;
+mod counters;
+mod filter;
+mod guest;
+mod intel;
+mod intercepts;
+mod model;
+mod msr;
+mod pmi;
+mod register;
+mod retired;
+mod switch;
+mod unit;
+mod vendor;
 
 #[cfg(test)]
 mod tests;

@@ -8,54 +8,43 @@
 //!
 //! - an instruction that KVM completed overflows a saved counter ([`crate::retired`]);
 //! - the guest leaves the processor with an overflow whose interrupt is still on its way
-//!   ([`crate::switch`]). By then LVTPC is perf's again, and the interrupt would go to the host.
+//!   ([`crate::switch`]). The host waits for it, for once LVTPC is perf's again it would be an NMI.
+//!   Processors may take longer than that, or may raise none if LVTPC has been masked meanwhile: so
+//!   where the status has a new overflow the guest gets its PMI without.
 //!
 //! A PMI that both software and hardware ask for is one PMI: each makes the same KVM request, which
 //! KVM serves after both, just before the next VM-entry.
 
-#![forbid(unsafe_code)]
-
-/// Is the guest owed a performance-monitoring interrupt?
+/// What is known of overflows that interrupt, of a stay in the guest, when it has ended.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pmi {
-    /// No.
+pub(crate) enum Overflow {
+    /// There was none.
     None,
-    /// Yes: deliver what the guest's LVTPC says, unless that is masked.
-    Owed,
-}
-
-impl Pmi {
-    /// [`Pmi::Owed`] if `owed`.
-    pub const fn owed_if(owed: bool) -> Self {
-        if owed {
-            Self::Owed
-        } else {
-            Self::None
-        }
-    }
+    /// There was one. The guest is owed a PMI; the interrupt that hardware has raised for it may
+    /// still be on its way.
+    New,
+    /// There may have been one: a counter that interrupts has its status bit set, as it had when
+    /// the guest was entered, and may have overflowed again. If so, the interrupt of hardware's is
+    /// all that tells, and it may still be on its way.
+    Unclear,
 }
 
 /// The value of the guest's LVTPC, the local APIC's vector table entry of PMIs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lvtpc(u32);
+pub(crate) struct Lvtpc(u32);
 
 impl Lvtpc {
     /// An overflow raises no interrupt, and none stays pending.
     const MASKED: u32 = 1 << 16;
 
     /// The register with these bits.
-    pub const fn new(bits: u32) -> Self {
+    pub(crate) const fn new(bits: u32) -> Self {
         Self(bits)
     }
 
-    /// The bits.
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
     /// Is the interrupt masked?
-    pub const fn is_masked(self) -> bool {
+    pub(crate) const fn is_masked(self) -> bool {
         self.0 & Self::MASKED != 0
     }
 }

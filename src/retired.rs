@@ -2,40 +2,104 @@
 
 //! Instructions that KVM completes in the guest's stead.
 //!
-//! An instruction that exits does not retire in hardware. When KVM emulates it, the guest's counters
-//! of instructions and branches must go on as if it had retired.
-
-#![forbid(unsafe_code)]
+//! An instruction that exits does not retire in hardware. When KVM emulates it, the guest's
+//! counters of instructions and branches must go on as if it had retired. Which counters these are
+//! is found when a selector is written, not when an instruction is emulated, which is far more
+//! frequent.
 
 use crate::{
-    counter::{Counter, CounterSet, Kind},
-    guest::GuestPmu,
-    msr::{EventSelector, FixedCtrCtrl, Privileges},
-    pmi::Pmi,
-    vendor::Vendor,
+    counter::{Counter, CounterSet, MAX_COUNTERS},
+    msr::Privileges,
 };
 
-/// What an emulated instruction counts as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retired {
-    /// An instruction. KVM reports every emulated instruction as this.
-    Instruction,
-    /// A branch. KVM reports it beside the instruction.
-    Branch,
+/// What an emulated instruction is to a counter: a set of the properties below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Retired(u8);
+
+impl Retired {
+    /// An instruction. All that KVM emulates are, but what is a branch without an instruction: an
+    /// exception that takes a guest from L2 to L1.
+    pub(crate) const INSTRUCTION: Self = Self(1 << 0);
+    /// A branch of any kind, far ones and interrupts included.
+    pub(crate) const BRANCH: Self = Self(1 << 1);
+    /// A branch that was taken. Those that are not conditional always are.
+    pub(crate) const TAKEN: Self = Self(1 << 2);
+    /// A near branch that is taken if a condition holds: Jcc, LOOP and their like.
+    pub(crate) const CONDITIONAL: Self = Self(1 << 3);
+    /// A near CALL.
+    pub(crate) const NEAR_CALL: Self = Self(1 << 4);
+    /// A near RET.
+    pub(crate) const NEAR_RETURN: Self = Self(1 << 5);
+    /// A near JMP or CALL that finds its target in a register or in memory; not a return.
+    pub(crate) const INDIRECT: Self = Self(1 << 6);
+    /// A far control transfer.
+    pub(crate) const FAR: Self = Self(1 << 7);
+
+    /// Nothing.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The set of the properties whose bits are set.
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// Is it all that `other` is?
+    pub(crate) const fn is(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Are there properties that both have?
+    pub(crate) const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// All that this and `other` are.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
-/// Counters that count emulated instructions.
+/// An event that counts retired instructions of some kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// What an instruction has to be.
+    is: Retired,
+    /// What it must not be.
+    is_not: Retired,
+}
+
+impl Event {
+    /// The event of what is all of `is`.
+    pub(crate) const fn of(is: Retired) -> Self {
+        Self {
+            is,
+            is_not: Retired::NONE,
+        }
+    }
+
+    /// The same without what is anything of `is_not`.
+    pub(crate) const fn but_not(self, is_not: Retired) -> Self {
+        Self { is_not, ..self }
+    }
+
+    /// Is it one of these if an instruction retires as `what`?
+    pub(crate) const fn includes(self, what: Retired) -> bool {
+        what.is(self.is) && !what.meets(self.is_not)
+    }
+}
+
+/// What a guest's counters count of emulated instructions.
 ///
-/// They are found when a selector is written, not when an instruction is emulated, which is far more
-/// frequent. Counters that are disabled locally or filtered are not among them.
+/// Counters that are disabled locally, filtered, or count elsewhere than where the vCPU is, count
+/// nothing of them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Emulated {
-    /// Counters of instructions retired.
-    pub instructions: CounterSet,
-    /// Counters of branch instructions retired.
-    pub branches: CounterSet,
-    /// Counters that count the guest's entry, where that counts: these and more.
-    pub entries: CounterSet,
+pub(crate) struct Emulated {
+    /// The event of each counter, by [`Counter::slot`].
+    events: [Option<Event>; MAX_COUNTERS],
+    /// Counters that have one.
+    counting: CounterSet,
+    /// Of these the ones that count whatever is an instruction.
+    instructions: CounterSet,
     /// Counters that count, whatever it is, at CPL 1, 2 and 3.
     user: CounterSet,
     /// Counters that count at CPL 0.
@@ -43,49 +107,48 @@ pub struct Emulated {
 }
 
 impl Emulated {
-    /// General-purpose `counter` got the hardware selector `selector`.
-    pub fn update_gp<V: Vendor>(&mut self, counter: Counter, selector: EventSelector) {
-        let enabled = selector.has(EventSelector::EN);
-        let counts = |what| enabled && V::selects(selector, what);
-        self.update(counter, selector.privileges(), counts);
-        if V::ENTRY_RETIRES {
-            let counts_entry = enabled && V::counts_entry(selector);
-            self.entries.set(counter, counts_entry);
-        }
-    }
-
-    /// Fixed `counter` got its field of `ctrl`.
-    pub fn update_fixed<V: Vendor>(&mut self, counter: Counter, ctrl: FixedCtrCtrl) {
-        let Kind::Fixed(index) = counter.kind() else {
-            return;
-        };
-        let enabled = ctrl.field(index) != 0;
-        let counts = |what| enabled && V::fixed_counts(index, what);
-        self.update(counter, ctrl.privileges(index), counts);
-    }
-
-    fn update(
+    /// Has `counter` count `event`, at these `privileges`.
+    pub(crate) fn update(
         &mut self,
         counter: Counter,
         privileges: Privileges,
-        counts: impl Fn(Retired) -> bool,
+        event: Option<Event>,
     ) {
-        self.instructions.set(counter, counts(Retired::Instruction));
-        self.branches.set(counter, counts(Retired::Branch));
+        let includes = |what| event.is_some_and(|event| event.includes(what));
+        self.events[counter.slot()] = event;
+        self.counting.set(counter, event.is_some());
+        self.instructions
+            .set(counter, includes(Retired::INSTRUCTION));
         self.user.set(counter, privileges.user);
         self.kernel.set(counter, privileges.kernel);
     }
 
-    /// Counters of `what`.
-    fn of(&self, what: Retired) -> CounterSet {
-        match what {
-            Retired::Instruction => self.instructions,
-            Retired::Branch => self.branches,
-        }
+    /// Counters that count whatever is an instruction.
+    pub(crate) fn instructions(&self) -> CounterSet {
+        self.instructions
     }
 
-    /// Those of `counters` that count in the guest's mode.
-    fn in_mode(&self, counters: CounterSet, in_user_mode: impl FnOnce() -> bool) -> CounterSet {
+    /// Counters that count what retired as `what`.
+    pub(crate) fn counters(&self, what: Retired) -> CounterSet {
+        if what == Retired::INSTRUCTION {
+            return self.instructions;
+        }
+        let mut counters = CounterSet::EMPTY;
+        for counter in self.counting.iter() {
+            let event = self.events[counter.slot()];
+            counters.set(counter, event.is_some_and(|event| event.includes(what)));
+        }
+        counters
+    }
+
+    /// Those of `counters` that count at the guest's privilege level. `in_user_mode` tells whether
+    /// it is at CPL 1, 2 or 3, and is asked only if a counter depends on it: the answer takes a
+    /// VMREAD.
+    pub(crate) fn at_level(
+        &self,
+        counters: CounterSet,
+        in_user_mode: impl FnOnce() -> bool,
+    ) -> CounterSet {
         let (user, kernel) = (counters & self.user, counters & self.kernel);
         if user == kernel || in_user_mode() {
             user
@@ -95,41 +158,33 @@ impl Emulated {
     }
 }
 
-impl GuestPmu {
-    /// KVM completed an instruction: counts it as `what`.
-    ///
-    /// `in_user_mode` tells whether the guest is at CPL 1, 2 or 3; it is asked only if a counter
-    /// depends on it, as the answer takes a VMREAD.
-    pub fn retire(&mut self, what: Retired, in_user_mode: impl FnOnce() -> bool) -> Pmi {
-        let counters = self.emulated.of(what) & self.globally_enabled();
-        if counters.is_empty() {
-            return Pmi::None;
-        }
-        let overflowed = self.increment(self.emulated.in_mode(counters, in_user_mode));
-        Pmi::owed_if(!(overflowed & self.interrupting).is_empty())
-    }
+/// Kinds of instructions, for tests: what a hypervisor that emulates them would report.
+#[cfg(test)]
+pub(crate) mod kinds {
+    use super::Retired;
 
-    /// Adds one to each of `counters`. Returns those that it made overflow.
-    fn increment(&mut self, counters: CounterSet) -> CounterSet {
-        let (values, model) = (&mut self.counters, &self.model);
-        let mut overflowed = CounterSet::EMPTY;
-        counters.unrolled(CounterSet::ALL, |counter| {
-            let value = &mut values[counter.slot()];
-            *value = value.wrapping_add(1) & model.width(counter).mask();
-            if *value == 0 {
-                overflowed |= counter.bit();
-            }
-        });
-        self.changed |= counters.bits();
-        if model.has_global_registers() {
-            self.global_status |= overflowed.bits();
-        }
-        overflowed
-    }
+    const BRANCH: Retired = Retired::INSTRUCTION.and(Retired::BRANCH);
+    const TAKEN: Retired = BRANCH.and(Retired::TAKEN);
 
-    /// Counters that count the guest's entry, at the guest's privilege level.
-    pub(crate) fn counting_entry(&self, in_user_mode: impl FnOnce() -> bool) -> CounterSet {
-        let counting = self.emulated.entries & self.globally_enabled();
-        self.emulated.in_mode(counting, in_user_mode)
+    /// Each with a name.
+    pub(crate) const ALL: [(&str, Retired); 9] = [
+        ("NOP", Retired::INSTRUCTION),
+        ("Jcc, not taken", BRANCH.and(Retired::CONDITIONAL)),
+        ("Jcc, taken", TAKEN.and(Retired::CONDITIONAL)),
+        ("JMP", TAKEN),
+        ("JMP, indirect", TAKEN.and(Retired::INDIRECT)),
+        ("CALL", TAKEN.and(Retired::NEAR_CALL)),
+        (
+            "CALL, indirect",
+            TAKEN.and(Retired::NEAR_CALL).and(Retired::INDIRECT),
+        ),
+        ("RET", TAKEN.and(Retired::NEAR_RETURN)),
+        ("IRET", TAKEN.and(Retired::FAR)),
+    ];
+
+    /// Those that `counts` says yes to.
+    pub(crate) fn counted(counts: impl Fn(Retired) -> bool) -> Vec<&'static str> {
+        let kinds = ALL.iter().filter(|(_, what)| counts(*what));
+        kinds.map(|(name, _)| *name).collect()
     }
 }

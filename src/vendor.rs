@@ -2,27 +2,22 @@
 
 //! What differs between the vendors' PMUs, as one trait.
 //!
-//! [`crate::intel`] and [`crate::amd`] implement it. Code outside of a vendor's own file has no vendor's rules.
-
-#![forbid(unsafe_code)]
+//! [`crate::intel`] and [`crate::amd`] implement it. Code outside of a vendor's folder has no
+//! vendor's rules.
 
 use crate::{
-    caps::{HostPmu, HostVendor, PmuCaps, Requirement},
-    counter::CounterSet,
-    guest::Register,
-    intercepts::{Free, Passthrough},
-    model::{GuestConfig, Model},
+    caps::{HostPmu, PmuCaps, Requirement},
+    counter::{Counter, CounterSet},
+    intercepts::{Access, Passthrough},
+    model::{GuestConfig, Mode, Model},
     msr::{EventSelector, Msr},
-    nested::Mode,
-    rdpmc::Operand,
-    retired::Retired,
+    register::Register,
+    retired::Event,
+    unit::Unit,
 };
 
 /// A vendor's rules for hosts and guests.
-pub trait Vendor: 'static {
-    /// Whose rules these are.
-    const VENDOR: HostVendor;
-
+pub(crate) trait Vendor: Sized + 'static {
     /// What a log line calls the vendor.
     const NAME: &'static str;
 
@@ -32,43 +27,34 @@ pub trait Vendor: 'static {
     /// Every counter that a guest could ever have.
     const COUNTERS: CounterSet;
 
-    /// Is entering the guest itself an instruction of the guest?
-    const ENTRY_RETIRES: bool;
+    /// Do RDPMC's own faults come before its intercept?
+    const RDPMC_FAULTS_FIRST: bool;
+
+    /// What changes hands beside the counters.
+    type Units: Unit + Send;
 
     /// What guests may have at most on this host.
     fn offer(host: &HostPmu) -> PmuCaps;
 
-    /// The PMU of a guest that user space configured so.
+    /// The PMU of a guest that user space configured so, but for the units.
     fn model(host: &HostPmu, config: &impl GuestConfig) -> Model;
 
-    /// The register at address `msr`, `None` if the guest's PMU has none there.
+    /// The register at address `msr`, `None` if the guest's PMU has none there, or a unit has it.
     fn register(model: &Model, msr: Msr) -> Option<Register>;
 
-    /// Is `msr` one of the PMU, if only to say what accesses of it do?
-    fn is_valid(model: &Model, msr: Msr) -> bool {
-        Self::register(model, msr).is_some()
-    }
+    /// Is `msr` one of the PMU although no register is there, if only to fault?
+    fn claims(model: &Model, msr: Msr) -> bool;
 
-    /// What RDPMC reads with this ECX, `None` if it faults.
-    fn rdpmc(model: &Model, ecx: u32) -> Option<Operand>;
+    /// The counter that RDPMC reads with this ECX, `None` if it is no counter.
+    fn rdpmc(model: &Model, ecx: u32) -> Option<Counter>;
 
-    /// Every PMU register, each with what the guest may do with it without an exit.
-    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Free)>;
+    /// Every register but the units', each with what the guest may do with it without an exit.
+    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Access)>;
 
     /// Does a general-purpose counter count in `mode` if the guest wrote this selector?
-    fn counts_in(_selector: EventSelector, _mode: Mode) -> bool {
-        true
-    }
+    fn counts_in(selector: EventSelector, mode: Mode) -> bool;
 
-    /// Does a general-purpose counter with this selector count an emulated instruction as `retired`?
-    fn selects(selector: EventSelector, retired: Retired) -> bool;
-
-    /// Does a general-purpose counter with this selector count the guest's entry? Asked where that
-    /// retires.
-    fn counts_entry(_selector: EventSelector) -> bool {
-        false
-    }
-
-    /// Does fixed counter `index` count an emulated instruction as `retired`?
-    fn fixed_counts(index: u8, retired: Retired) -> bool;
+    /// What a general-purpose counter with this selector counts of retired instructions, `None` if
+    /// nothing.
+    fn event(selector: EventSelector) -> Option<Event>;
 }

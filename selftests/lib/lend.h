@@ -65,7 +65,7 @@ void lend_override_start(struct lend *lend, const char *symbol, int value);
 /* How often it did. */
 unsigned int lend_fail_stop(struct lend *lend);
 
-/* Registers a vPMU backend that takes no VM: 0 or -errno; and takes it back. */
+/* Registers a vPMU backend that takes no vCPU: 0 or -errno; and takes it back. */
 int lend_backend_register(struct lend *lend);
 void lend_backend_unregister(struct lend *lend);
 

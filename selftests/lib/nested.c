@@ -186,7 +186,11 @@ void l2_read_often(void)
 
 	GUEST_SYNC(0);
 	for (i = 0; i < NR_READS; i++) {
-		_rdpmc(0);
+		/* On AMD RDPMC may have to exit, see vpmu_rdpmc_must_exit(). */
+		if (host_cpu_is_amd)
+			rdmsr(vpmu_msr_full_counter(1));
+		else
+			_rdpmc(0);
 		rdmsr(vpmu_msr_full_counter(0));
 	}
 	GUEST_SYNC(1);

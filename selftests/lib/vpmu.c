@@ -52,6 +52,17 @@ struct vpmu_config vpmu_config_host(void)
 	};
 }
 
+bool vpmu_host_has_more(void)
+{
+	const struct vpmu_config host = vpmu_config_host();
+
+	if (host_cpu_is_amd)
+		return host.nr_gp > 6;
+	/* Version 5 also has a mask of fixed counters: those that exist. */
+	return host.nr_gp > VPMU_MAX_GP || host.nr_fixed > VPMU_MAX_FIXED ||
+	       this_cpu_property(X86_PROPERTY_PMU_FIXED_COUNTERS_BITMASK) >= BIT(host.nr_fixed);
+}
+
 void vpmu_require_intel(void)
 {
 	TEST_REQUIRE(host_cpu_is_intel);
@@ -128,13 +139,68 @@ uint64_t vpmu_capabilities_max(void)
 	       (PMU_CAP_FW_WRITES | VPMU_CAP_METRICS);
 }
 
+bool vpmu_rdpmc_must_exit(void)
+{
+	return this_cpu_has(X86_FEATURE_PERFCTR_NB) || this_cpu_has(X86_FEATURE_PERFCTR_LLC);
+}
+
 void vpmu_vcpu_init(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
 {
 	/* Before the version: KVM takes no capabilities without a PMU. */
 	if (kvm_cpu_has(X86_FEATURE_PDCM))
 		vcpu_set_msr(vcpu, MSR_IA32_PERF_CAPABILITIES,
-			     config->no_capabilities ? 0 : vpmu_capabilities_max());
+			     config->no_capabilities ? 0 : vpmu_capabilities_max() &
+			     ~(config->no_metrics ? VPMU_CAP_METRICS : 0));
 	vpmu_set_config(vcpu, config);
+}
+
+static void remove_pmu(struct kvm_cpuid2 *cpuid)
+{
+	struct kvm_cpuid_entry2 *entry;
+	unsigned int i;
+
+	for (i = 0; i < cpuid->nent; i++) {
+		entry = &cpuid->entries[i];
+		if (entry->function == X86_PROPERTY_PMU_VERSION.function)
+			entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
+		if (entry->function == X86_FEATURE_PERFCTR_CORE.function)
+			entry->ecx &= ~BIT(X86_FEATURE_PERFCTR_CORE.bit);
+		if (entry->function == X86_FEATURE_PERFMON_V2.function)
+			entry->eax &= ~BIT(X86_FEATURE_PERFMON_V2.bit);
+	}
+}
+
+int vpmu_fd_set_cpuid(int vcpu_fd, bool pmu)
+{
+	const struct kvm_cpuid2 *supported = kvm_get_supported_cpuid();
+	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(supported->nent);
+	int r;
+
+	memcpy(cpuid, supported, kvm_cpuid2_size(supported->nent));
+	if (!pmu)
+		remove_pmu(cpuid);
+	r = ioctl(vcpu_fd, KVM_SET_CPUID2, cpuid) ? -errno : 0;
+	free(cpuid);
+	return r;
+}
+
+/*
+ * The library gives a vCPU what KVM supports before anybody can say otherwise, and a
+ * PMU is more than there may be. So have it believe that KVM supports none.
+ */
+struct kvm_vm *vpmu_vm_create_without_pmu(struct kvm_vcpu **vcpu, void *guest_code)
+{
+	struct kvm_cpuid2 *supported = (struct kvm_cpuid2 *)kvm_get_supported_cpuid();
+	struct kvm_cpuid2 *saved = allocate_kvm_cpuid2(supported->nent);
+	const size_t size = kvm_cpuid2_size(supported->nent);
+	struct kvm_vm *vm;
+
+	memcpy(saved, supported, size);
+	remove_pmu(supported);
+	vm = vm_create_with_one_vcpu(vcpu, guest_code);
+	memcpy(supported, saved, size);
+	free(saved);
+	return vm;
 }
 
 struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,

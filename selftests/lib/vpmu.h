@@ -107,6 +107,7 @@ static inline uint64_t vpmu_event_cycles(void)
  * @gp_width: bits of a general-purpose counter, 0 for as many as KVM offers
  * @fixed_width: bits of a fixed counter, 0 for as many as KVM offers
  * @no_capabilities: IA32_PERF_CAPABILITIES is 0, so that there are no full-width writes
+ * @no_metrics: IA32_PERF_CAPABILITIES is without PERF_METRICS, as by QEMU's default
  */
 struct vpmu_config {
 	uint8_t version;
@@ -115,6 +116,7 @@ struct vpmu_config {
 	uint8_t gp_width;
 	uint8_t fixed_width;
 	bool no_capabilities;
+	bool no_metrics;
 };
 
 /* The largest PMU that KVM offers to guests now. */
@@ -145,6 +147,9 @@ bool vpmu_is_mediated(void);
 struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,
 			      const struct vpmu_config *config);
 
+/* A VM with one vCPU whose CPUID has no PMU, and never had one. */
+struct kvm_vm *vpmu_vm_create_without_pmu(struct kvm_vcpu **vcpu, void *guest_code);
+
 /*
  * Has the VM of @vcpu run without APICv. KVM gives that up where the local APIC
  * is not at its usual address, which matters to no guest in x2APIC mode.
@@ -156,6 +161,24 @@ void vpmu_set_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config);
 
 /* The same for a new vCPU, with its IA32_PERF_CAPABILITIES. */
 void vpmu_vcpu_init(struct kvm_vcpu *vcpu, const struct vpmu_config *config);
+
+/*
+ * KVM_SET_CPUID2 alone, of a vCPU's file descriptor: what KVM supports, with or
+ * without a PMU. Returns 0 or -errno.
+ */
+int vpmu_fd_set_cpuid(int vcpu_fd, bool pmu);
+
+/*
+ * Has the processor counters that no guest can have: more than there are addresses for,
+ * or fixed ones behind a gap?
+ */
+bool vpmu_host_has_more(void);
+
+/*
+ * Must RDPMC of any counter exit, since it reads counters that are no guest's: those
+ * of AMD's data fabric and L3 cache?
+ */
+bool vpmu_rdpmc_must_exit(void);
 
 /* What of IA32_PERF_CAPABILITIES KVM offers to guests, and these tests understand. */
 uint64_t vpmu_capabilities_max(void);
@@ -243,6 +266,15 @@ static inline uint64_t guest_gp_mask(void)
 static inline uint64_t guest_fixed_mask(void)
 {
 	return (BIT_ULL(guest_nr_fixed()) - 1) << 32;
+}
+
+/* The bit of PERF_METRICS in the global registers, if the guest has that. */
+static inline uint64_t guest_metrics_mask(void)
+{
+	if (host_cpu_is_amd || !this_cpu_has(X86_FEATURE_PDCM) ||
+	    !(rdmsr(MSR_IA32_PERF_CAPABILITIES) & VPMU_CAP_METRICS) || guest_nr_fixed() < 4)
+		return 0;
+	return BIT_ULL(48);
 }
 
 /* Guest: all counters of a kind are one width. */

@@ -68,6 +68,7 @@ static struct vpmu_model intel_model_of(struct kvm_vcpu *vcpu, uint64_t capabili
 	m.fixed_mask = low_bits(offered(leaf, X86_PROPERTY_PMU_FIXED_COUNTERS_BIT_WIDTH));
 	/* It divides up what fixed counter 3 counts. */
 	m.metrics = capabilities & VPMU_CAP_METRICS && m.nr_fixed > 3;
+	m.hidden_metrics = !m.metrics && vpmu_capabilities_max() & VPMU_CAP_METRICS;
 	return m;
 }
 
@@ -97,6 +98,8 @@ static bool intel_global_register(const struct vpmu_model *m, uint32_t msr,
 		reg->kept = counters;
 		reg->reset = low_bits(m->nr_gp);
 		set_valid(reg, reg->kept);
+		if (m->hidden_metrics)
+			reg->guest.open = GLOBAL_PERF_METRICS;
 		return true;
 	case MSR_CORE_PERF_GLOBAL_STATUS:
 		reg->kept = counters | STATUS_ALWAYS;
@@ -161,7 +164,7 @@ static bool intel_has_rdpmc(const struct vpmu_model *m, uint32_t ecx)
 
 #define AMD_NR_CORE	6
 #define AMD_NR_LEGACY	4
-/* HostOnly and GuestOnly, which KVM keeps with the module only. */
+/* HostOnly and GuestOnly, which KVM keeps with the module only, for a guest with SVM. */
 #define AMD_SELECTOR_WORLD	GENMASK_ULL(41, 40)
 
 static struct vpmu_model amd_model_of(struct kvm_vcpu *vcpu, uint64_t capabilities)
@@ -174,9 +177,12 @@ static struct vpmu_model amd_model_of(struct kvm_vcpu *vcpu, uint64_t capabiliti
 	};
 	const struct kvm_cpuid_entry2 *leaf;
 
-	if (vpmu_is_mediated())
-		m.selector_mask |= AMD_SELECTOR_WORLD;
 	m.nr_gp = m.full_width ? AMD_NR_CORE : AMD_NR_LEGACY;
+	/* A guest that CPUID tells of no counters has KVM's own four, with the module, too. */
+	if (m.version < 2 && !m.full_width)
+		return m;
+	if (vpmu_is_mediated() && vcpu_cpuid_has(vcpu, X86_FEATURE_SVM))
+		m.selector_mask |= AMD_SELECTOR_WORLD;
 	if (m.version < 2)
 		return m;
 	leaf = vcpu_get_cpuid_entry(vcpu, X86_PROPERTY_NR_PERFCTR_CORE.function);
@@ -361,4 +367,9 @@ unsigned int vpmu_list_msrs(uint32_t msrs[VPMU_MAX_MSRS])
 			msrs[nr++] = range->base + i;
 	}
 	return nr;
+}
+
+bool vpmu_model_is_open_rdpmc(const struct vpmu_model *m, uint32_t ecx)
+{
+	return m->hidden_metrics && ecx == INTEL_RDPMC_METRICS;
 }

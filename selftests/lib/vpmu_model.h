@@ -24,6 +24,8 @@
  * @selector_mask: bits of a selector
  * @full_width: the registers for full-width writes exist; on AMD those of all core counters
  * @metrics: IA32_PERF_METRICS exists
+ * @hidden_metrics: it doesn't, but the processor has it, and may let the guest enable it
+ *	and read it by RDPMC
  */
 struct vpmu_model {
 	unsigned int version;
@@ -34,6 +36,7 @@ struct vpmu_model {
 	uint64_t selector_mask;
 	bool full_width;
 	bool metrics;
+	bool hidden_metrics;
 };
 
 /* The PMU of @vcpu by its CPUID, if its IA32_PERF_CAPABILITIES is @capabilities. */
@@ -79,6 +82,9 @@ bool vpmu_model_is_ancient(const struct vpmu_model *model, uint32_t msr);
 
 /* Does RDPMC of @ecx read something? */
 bool vpmu_model_has_rdpmc(const struct vpmu_model *model, uint32_t ecx);
+
+/* Or isn't that promised? */
+bool vpmu_model_is_open_rdpmc(const struct vpmu_model *model, uint32_t ecx);
 
 #define VPMU_MAX_MSRS	48
 

@@ -785,14 +785,14 @@ static long fail_stop(struct lend_file *file, void __user *arg)
 }
 
 /*
- * A backend that takes no virtual machine: whoever asks for one is refused, so
+ * A backend that takes no vCPU: whoever asks for one is refused, so
  * that no other callback is ever called.
  */
 static DEFINE_MUTEX(backend_lock);
 static struct kvm_vpmu_backend backend;
 static struct lend_file *backend_owner;
 
-static int backend_vm_create(struct kvm *kvm)
+static int backend_vcpu_create(const struct kvm_vpmu_backend *backend, struct kvm_vcpu *vcpu)
 {
 	return -LEND_BACKEND_ERROR;
 }
@@ -804,14 +804,14 @@ static void backend_unused(void)
 
 static void backend_init(void)
 {
-	const size_t first = offsetof(struct kvm_vpmu_backend, vm_create);
+	const size_t first = offsetof(struct kvm_vpmu_backend, vcpu_create);
 	void **calls = (void *)&backend + first;
 	unsigned int i;
 
 	backend = (struct kvm_vpmu_backend) { .owner = THIS_MODULE, .name = "vpmu_lend" };
 	for (i = 0; i < (sizeof(backend) - first) / sizeof(*calls); i++)
 		calls[i] = backend_unused;
-	backend.vm_create = backend_vm_create;
+	backend.vcpu_create = backend_vcpu_create;
 }
 
 /* KVM exports these to one module only; it is loaded while it has a backend. */

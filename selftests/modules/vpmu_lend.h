@@ -163,7 +163,7 @@ struct lend_lsm {
 #define LEND_SPURIOUS_PMI	_IO('l', 7)	/* the vector of guests' PMIs, out of nowhere */
 #define LEND_FAIL_START		_IOW('l', 8, struct lend_fail)
 #define LEND_FAIL_STOP		_IOR('l', 9, struct lend_fail)
-/* A vPMU backend of KVM, whose vm_create() fails with LEND_BACKEND_ERROR. */
+/* A vPMU backend of KVM, whose vcpu_create() fails with LEND_BACKEND_ERROR. */
 #define LEND_BACKEND_REGISTER	_IO('l', 13)
 #define LEND_BACKEND_UNREGISTER	_IO('l', 14)
 #define LEND_BACKEND_ERROR	ENXIO

@@ -2,16 +2,22 @@
 
 //! What a hypervisor and a guest, or whoever owns the bare machine, want of a processor.
 
-use crate::{caps::HostPmu, model::GuestConfig, switch::Hw, vendor::Vendor};
+use super::vmm::Deny;
+use crate::{
+    caps::HostPmu, guest::GuestPmu, model::GuestConfig, register::Register, switch::Hw,
+    unit::SwitchUnit, vendor::Vendor,
+};
 use std::{
     fmt::Debug,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 /// A processor with a PMU, as the vendor's manual describes it.
-pub(super) trait Cpu: Hw {
+pub(super) trait Cpu: Hw + Sized {
     /// The rules under test.
-    type V: Vendor;
+    type V: Vendor<Units = Self::Units>;
+    /// Their units.
+    type Units: SwitchUnit<Self>;
     /// What user space makes of a guest's PMU.
     type Config: GuestConfig + Copy + Debug;
 
@@ -22,10 +28,14 @@ pub(super) trait Cpu: Hw {
     /// PMI, and no value left alone that the guest is to lose nothing of.
     const EVERYTHING: &'static [(u32, u64)];
 
+    /// The bits of `value` that `register` of a full guest has.
+    fn existing(guest: &GuestPmu<Self::V>, register: Register, value: u64) -> u64;
+
     /// What the guest with `config` runs on, were it a machine.
     fn bare(config: &Self::Config) -> Self;
 
-    /// A processor of a host that can have such guests, as it is when KVM is loaded: nothing counts.
+    /// A processor of a host that can have such guests, as it is when KVM is loaded: nothing
+    /// counts.
     fn host(config: &Self::Config) -> Self;
 
     /// The PMU of that host.
@@ -33,8 +43,8 @@ pub(super) trait Cpu: Hw {
 
     fn lapic(&mut self) -> &mut Lapic;
 
-    /// Keeps `event` from counting: what an event filter makes of a guest's counter.
-    fn deny(&mut self, event: Option<u64>);
+    /// Keeps what `filter` denies from counting: what becomes of a guest's counters by it.
+    fn deny(&mut self, filter: Deny);
 
     /// RDMSR; `None` is #GP.
     fn rdmsr(&self, msr: u32) -> Option<u64>;
@@ -54,6 +64,12 @@ pub(super) trait Cpu: Hw {
     fn hides_rdpmc(&self) -> bool {
         false
     }
+
+    /// What the switch did to the guest's intercepts.
+    fn intercepts(&mut self) -> &mut Intercepts;
+
+    /// Is `msr` the status, or what clears it?
+    fn is_status(msr: u32) -> bool;
 
     /// The guest's CPL is 3, or 0.
     fn set_user(&mut self, user: bool);
@@ -79,11 +95,20 @@ pub(super) trait Cpu: Hw {
     /// The host counts something of its own, and leaves traces of it.
     fn used_by_host(&mut self, noise: u64);
 
-    /// Faults after a load that nobody would notice.
-    fn assert_ready_to_switch(&self);
+    /// Faults after a load of `pmu` that nobody would notice.
+    fn assert_ready_to_switch(&self, pmu: &GuestPmu<Self::V>);
 
     /// Faults in the hand-over to the host that a guest would not notice.
     fn assert_host_finds_it_clean(&self);
+}
+
+/// What the switch has done to the intercepts of the guest that it put into hardware or took out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Intercepts {
+    /// The status has been intercepted.
+    pub(super) status: bool,
+    /// All are to be set anew before the guest is entered again.
+    pub(super) renewed: bool,
 }
 
 /// The local APIC, as far as LVTPC goes.
@@ -96,7 +121,7 @@ pub(super) struct Lapic {
     pub(super) masks_itself: bool,
     /// PMIs that the local APIC has accepted.
     pub(super) pmis: u32,
-    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then.  Only PMIs of
+    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then. Only PMIs of
     /// which a status bit tells that was clear at VM-entry are ever late, see `switch::put()`.
     pub(super) pmi_is_late: bool,
 }

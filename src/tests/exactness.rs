@@ -5,11 +5,11 @@
 use super::{
     amd,
     cpu::Cpu,
-    machine::Machine,
+    machine::{hides_metrics, Machine},
     random,
     vmm::{Config, Deny, Vmm, FULL},
 };
-use crate::{counter::Counter, switch::Hw};
+use crate::{counter::Counter, intel::metrics::MetricsHw, pmi::Overflow, switch::Hw};
 use proptest::{prelude::*, sample::select, strategy::BoxedStrategy};
 use std::{cell::Cell, env};
 
@@ -52,8 +52,8 @@ enum Op {
     HostUse(u64),
     /// The same, and another guest does.
     OtherGuest,
-    /// User space denies this event, or none.
-    Filter(Option<u64>),
+    /// User space denies this.
+    Filter(Deny),
 }
 
 /// What there is to be done with a kind of processor.
@@ -80,7 +80,23 @@ trait Subject: Cpu {
 
     /// Every register, and some that are none.
     fn everything() -> Vec<u32>;
+
+    /// Bits of the register at `msr` that hardware does not have on top of what the guest has.
+    fn known(_guest: &mut Vmm<Self>, _msr: u32) -> u64 {
+        u64::MAX
+    }
+
+    /// Does RDPMC read something with this ECX that the guest has not got?
+    fn is_unknown(_guest: &mut Vmm<Self>, _ecx: u32) -> bool {
+        false
+    }
 }
+
+/// A guest that has everything but the PERF_METRICS of its host.
+const HIDDEN_METRICS: Config = Config {
+    metrics: false,
+    ..FULL
+};
 
 /// A selector of `events` with any flags.
 fn selector(events: &'static [u64]) -> impl Strategy<Value = u64> {
@@ -155,15 +171,19 @@ impl Subject for Machine {
     fn config() -> BoxedStrategy<Config> {
         let counters = (2..6u32, 0..9u32, 0..5u32, 31..49u32);
         let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-        let any = (counters, flags).prop_map(
-            |((version, gp, fixed, width), (full_width, metrics, host_metrics))| Config {
-                version,
-                gp,
-                fixed,
-                width,
-                full_width,
-                metrics,
-                host_metrics,
+        let host = select(&[0xf_0000_00ff, 0x77_0000_00ff, 0xf_0000_03ff, 0xf_0000_003f][..]);
+        let any = (counters, flags, host).prop_map(
+            |((version, gp, fixed, width), (full_width, metrics, host_metrics), host_counters)| {
+                Config {
+                    version,
+                    gp,
+                    fixed,
+                    width,
+                    full_width,
+                    metrics,
+                    host_metrics,
+                    host_counters,
+                }
             },
         );
         let without_metrics = Config {
@@ -171,7 +191,13 @@ impl Subject for Machine {
             host_metrics: false,
             ..FULL
         };
-        prop_oneof![2 => Just(FULL), 1 => Just(without_metrics), 2 => any].boxed()
+        prop_oneof![
+            2 => Just(FULL),
+            1 => Just(without_metrics),
+            1 => Just(HIDDEN_METRICS),
+            2 => any,
+        ]
+        .boxed()
     }
 
     fn everything() -> Vec<u32> {
@@ -182,6 +208,18 @@ impl Subject for Machine {
             .chain([0x329])
             .chain(0x38d..0x393)
             .collect()
+    }
+
+    fn known(guest: &mut Vmm<Self>, msr: u32) -> u64 {
+        let hides = hides_metrics(&guest.cpu().clone(), &guest.pmu);
+        match msr {
+            0x38e..=0x390 if hides && guest.free(msr).reads => !(1 << 48),
+            _ => u64::MAX,
+        }
+    }
+
+    fn is_unknown(guest: &mut Vmm<Self>, ecx: u32) -> bool {
+        ecx == 0x2000_0000 && hides_metrics(&guest.cpu().clone(), &guest.pmu)
     }
 }
 
@@ -229,8 +267,13 @@ impl Subject for amd::Machine {
     }
 
     fn config() -> BoxedStrategy<amd::Config> {
-        let any = (any::<bool>(), any::<bool>(), 0..9u32)
-            .prop_map(|(v2, core, counters)| amd::Config { v2, core, counters });
+        let any = (any::<bool>(), any::<bool>(), 0..9u32, any::<bool>());
+        let any = any.prop_map(|(v2, core, counters, svm)| amd::Config {
+            v2,
+            core,
+            counters,
+            svm,
+        });
         prop_oneof![2 => Just(amd::FULL), 1 => any].boxed()
     }
 
@@ -244,7 +287,8 @@ impl Subject for amd::Machine {
 
 fn op<S: Subject>() -> impl Strategy<Value = Op> {
     let how = || (any::<bool>(), any::<bool>());
-    let denied = prop_oneof![Just(None), Just(Some(0xc0)), Just(Some(S::BRANCHES))];
+    let denied = select(&[None, Some(0xc0), Some(S::BRANCHES)][..]);
+    let filter = (denied, 0..16u8).prop_map(|(event, fixed)| Deny { event, fixed });
     prop_oneof![
         8 => S::msr().prop_map(Op::Rdmsr),
         16 => (S::msr(), S::value()).prop_map(|(msr, value)| Op::Wrmsr(msr, value)),
@@ -258,7 +302,7 @@ fn op<S: Subject>() -> impl Strategy<Value = Op> {
         2 => Just(Op::Migrate),
         2 => any::<u64>().prop_map(Op::HostUse),
         2 => Just(Op::OtherGuest),
-        1 => denied.prop_map(Op::Filter),
+        1 => filter.prop_map(Op::Filter),
     ]
 }
 
@@ -271,7 +315,7 @@ struct Pair<S: Subject> {
 impl<S: Subject> Pair<S> {
     fn new(config: S::Config) -> Self {
         Self {
-            guest: Vmm::new(&config, Deny::default()),
+            guest: Vmm::new(&config, Deny::NOTHING),
             bare: S::bare(&config),
         }
     }
@@ -279,12 +323,19 @@ impl<S: Subject> Pair<S> {
     fn run(&mut self, op: &Op) {
         let (guest, bare) = (&mut self.guest, &mut self.bare);
         match *op {
-            Op::Rdmsr(msr) => assert_eq!(guest.rdmsr(msr), bare.rdmsr(msr), "RDMSR {msr:#x}"),
-            Op::Wrmsr(msr, value) => assert_eq!(
-                guest.wrmsr(msr, value),
-                bare.wrmsr(msr, value),
-                "WRMSR {msr:#x}"
-            ),
+            Op::Rdmsr(msr) => {
+                let known = S::known(guest, msr);
+                let read = guest.rdmsr(msr).map(|value| value & known);
+                assert_eq!(read, bare.rdmsr(msr), "RDMSR {msr:#x}");
+            }
+            Op::Wrmsr(msr, value) => {
+                let known = S::known(guest, msr);
+                let written = bare.wrmsr(msr, value & known);
+                assert_eq!(guest.wrmsr(msr, value), written, "WRMSR {msr:#x}");
+            }
+            Op::Rdpmc(ecx) if S::is_unknown(guest, ecx) => {
+                guest.rdpmc(ecx).unwrap();
+            }
             Op::Rdpmc(ecx) => assert_eq!(guest.rdpmc(ecx), bare.rdpmc(ecx), "RDPMC {ecx:#x}"),
             Op::Arm { short_of_overflow } => {
                 return self.run_all(&S::arm(short_of_overflow));
@@ -322,9 +373,9 @@ impl<S: Subject> Pair<S> {
             Op::Migrate => guest.migrate(),
             Op::HostUse(noise) => guest.host_uses_pmu(noise),
             Op::OtherGuest => guest.other_guest_runs(),
-            Op::Filter(event) => {
-                guest.set_filter(Deny(event));
-                bare.deny(event);
+            Op::Filter(filter) => {
+                guest.set_filter(filter);
+                bare.deny(filter);
             }
         }
         assert_eq!(guest.pmis, bare.lapic().pmis, "PMIs");
@@ -478,6 +529,34 @@ fn a_late_pmi_is_not_lost() {
     assert_eq!(pair.guest.pmis, 1);
 }
 
+/// What the hypervisor knows when a guest with counters that interrupt, and with this status, has
+/// executed an instruction that overflows counter 0 or does not.
+fn known_of(status: u64, masked: bool, overflows: bool) -> Overflow {
+    let mut guest = counting_guest().guest;
+    guest.set_lvtpc(masked);
+    guest.set_msr(0x38e, status).unwrap();
+    let value = if overflows { (1 << 48) - 1 } else { 0 };
+    guest.wrmsr(0x4c1, value).unwrap();
+    guest.run_and_exit(false, false);
+    guest.overflow
+}
+
+#[test]
+fn what_is_known_of_an_overflow() {
+    assert_eq!(known_of(0, false, false), Overflow::None);
+    assert_eq!(known_of(0, false, true), Overflow::New);
+    // Counter 1 does not interrupt, counter 2 does not count.
+    assert_eq!(known_of(0b110, false, false), Overflow::None);
+    // Counter 0 may have overflowed again.
+    assert_eq!(known_of(1, false, false), Overflow::Unclear);
+    assert_eq!(known_of(1, false, true), Overflow::Unclear);
+    // Fixed counter 0 may, but counter 0 has for sure.
+    assert_eq!(known_of(1 << 32, false, true), Overflow::New);
+    // Nothing is on its way behind the mask.
+    assert_eq!(known_of(0, true, true), Overflow::None);
+    assert_eq!(known_of(1, true, true), Overflow::None);
+}
+
 #[test]
 fn an_overflow_behind_the_mask_raises_nothing_when_the_mask_goes() {
     let mut pair = counting_guest();
@@ -523,10 +602,195 @@ fn a_status_that_is_cleared_without_an_exit_stays_cleared() {
 #[test]
 fn a_saved_status_is_the_same_after_a_run() {
     let everything = (3 << 62) | 0xf_0000_00ff;
-    let mut guest = Vmm::<Machine>::new(&FULL, Deny::default());
+    let mut guest = Vmm::<Machine>::new(&FULL, Deny::NOTHING);
     assert_eq!(guest.set_msr(0x38e, everything), Some(()));
     guest.exit(|_| {});
     assert_eq!(guest.get_msr(0x38e), Some(everything));
-    // No software can put CondChgd into hardware.
-    assert_eq!(guest.rdmsr(0x38e), Some(everything & !(1 << 63)));
+    // OvfDSBuffer and CondChgd are not put into hardware.
+    assert_eq!(guest.rdmsr(0x38e), Some(everything));
+    guest.wrmsr(0x390, 3 << 62).unwrap();
+    assert_eq!(guest.rdmsr(0x38e), Some(0xf_0000_00ff));
+    // Now it is hardware's, and the guest's own.
+    guest.exit(|_| {});
+    let exits = guest.exits;
+    assert_eq!(guest.rdmsr(0x38e), Some(0xf_0000_00ff));
+    guest.wrmsr(0x390, 0xf_0000_00ff).unwrap();
+    assert_eq!(guest.rdmsr(0x38e), Some(0));
+    assert_eq!(guest.exits, exits);
+}
+
+/// Has a host leave `status`, which it alone knows of, in front of a guest; returns whether the
+/// guest's accesses of its own status exit then.
+fn status_exits_after(guest: &mut Vmm<Machine>, status: u64) -> bool {
+    guest.exit(|vmm| vmm.cpu().leave_status(status));
+    let exits = guest.exits;
+    assert_eq!(guest.rdmsr(0x38e), Some(0), "{status:#x}");
+    guest.wrmsr(0x390, 0xf_0000_00ff).unwrap();
+    guest.exits != exits
+}
+
+#[test]
+fn a_status_of_others_stays_and_is_not_seen() {
+    let mut guest = counting_guest().guest;
+    assert!(!status_exits_after(&mut guest, 0xf_0000_00ff));
+    assert!(!status_exits_after(&mut guest, (3 << 58) | (1 << 48)));
+    for bit in [55, 61, 62, 63] {
+        // That it stays, the machine sees to.
+        assert!(status_exits_after(&mut guest, 1 << bit));
+        guest.exit(|_| {});
+        assert!(status_exits_after(&mut guest, 1 << bit));
+        guest.migrate();
+        assert_eq!(guest.rdmsr(0x38e), Some(0));
+        guest.migrate();
+        // Gone, which shows when the guest is left.
+        status_exits_after(&mut guest, 0);
+        guest.exit(|_| {});
+        assert!(!status_exits_after(&mut guest, 0));
+    }
+}
+
+/// RDMSRs of the status that the hypervisor has done so far.
+fn status_reads(guest: &Vmm<Machine>) -> u32 {
+    guest.cpus().iter().map(Machine::status_reads).sum()
+}
+
+#[test]
+fn the_status_is_read_if_somebody_else_had_the_counters() {
+    let mut guest = counting_guest().guest;
+    let mut reads_of = |leave: fn(&mut Vmm<Machine>)| {
+        let before = status_reads(&guest);
+        leave(&mut guest);
+        status_reads(&guest) - before
+    };
+    // Once in put, which takes what overflowed, and once in load if need be.
+    assert_eq!(reads_of(|guest| guest.exit(|_| {})), 1);
+    assert_eq!(reads_of(|guest| guest.host_uses_pmu(0xff)), 2);
+    assert_eq!(reads_of(|guest| guest.exit(|_| {})), 1);
+    assert_eq!(reads_of(|guest| guest.migrate()), 2);
+    assert_eq!(reads_of(|guest| guest.set_msr(0x38e, 3).unwrap()), 1);
+    assert_eq!(reads_of(|guest| guest.exit(|_| {})), 1);
+}
+
+/// Of a guest whose status exits and which counts nothing, hardware's is nobody's business, until
+/// it begins to count.
+#[test]
+fn a_status_that_was_left_alone_is_read_when_it_begins_to_matter() {
+    let mut guest = Vmm::<Machine>::new(&Config { gp: 7, ..FULL }, Deny::NOTHING);
+    guest.set_lvtpc(false);
+    guest.host_uses_pmu(0xff);
+    guest.exit(|_| {});
+    guest.wrmsr(0x186, 0x53_00c0).unwrap();
+    guest.wrmsr(0x4c1, (1 << 48) - 1).unwrap();
+    guest.run_and_exit(false, false);
+    assert_eq!(guest.rdmsr(0x38e), Some(1));
+    assert_eq!(guest.pmis, 1);
+}
+
+/// A guest that has not got its host's PERF_METRICS, but has slots, and sets the register's enable,
+/// of which it can know nothing.
+fn guest_with_hidden_metrics() -> Vmm<Machine> {
+    let mut guest = Vmm::new(&HIDDEN_METRICS, Deny::NOTHING);
+    guest.set_lvtpc(false);
+    guest.wrmsr(0x38d, 0x3000).unwrap();
+    guest.wrmsr(0x38f, (1 << 48) | (1 << 35)).unwrap();
+    guest
+}
+
+#[test]
+fn hidden_metrics_cost_no_exit() {
+    let mut guest = guest_with_hidden_metrics();
+    let exits = guest.exits;
+    for _ in 0..3 {
+        guest.run(false, false);
+    }
+    assert_eq!(guest.rdpmc(0x4000_0003), Some(3));
+    assert_eq!(guest.rdpmc(0x2000_0000), Some(3));
+    guest.wrmsr(0x38f, 1 << 35).unwrap();
+    assert_eq!(guest.rdmsr(0x38e), Some(0));
+    assert_eq!(guest.exits, exits);
+    // Of the register itself there is no knowing.
+    assert_eq!(guest.rdmsr(0x329), None);
+    assert_eq!(guest.wrmsr(0x329, 5), None);
+}
+
+#[test]
+fn hidden_metrics_are_0_whenever_the_guest_is_entered() {
+    for leave in [
+        |guest: &mut Vmm<Machine>| guest.exit(|_| {}),
+        |guest: &mut Vmm<Machine>| guest.migrate(),
+        |guest: &mut Vmm<Machine>| guest.host_uses_pmu(0x1234_5678_9abc_def0),
+        |guest: &mut Vmm<Machine>| guest.other_guest_runs(),
+        // User space writes slots, of which the register holds fractions.
+        |guest: &mut Vmm<Machine>| guest.set_msr(0x30c, 77).unwrap(),
+    ] {
+        // The enable need not be set when the guest exits.
+        for enable_at_exit in [1 << 48, 0] {
+            let mut guest = guest_with_hidden_metrics();
+            guest.run(false, false);
+            guest.wrmsr(0x38f, enable_at_exit | (1 << 35)).unwrap();
+            assert_eq!(guest.rdpmc(0x2000_0000), Some(1));
+            leave(&mut guest);
+            assert_eq!(guest.rdpmc(0x2000_0000), Some(0));
+            assert_eq!(guest.rdmsr(0x38f), Some(1 << 35), "the enable is dropped");
+        }
+    }
+}
+
+#[test]
+fn hidden_metrics_are_looked_at_only_if_they_may_have_moved() {
+    let mut guest = Vmm::<Machine>::new(&HIDDEN_METRICS, Deny::NOTHING);
+    guest.wrmsr(0x38f, u64::MAX & 0x1_000f_0000_00ff).unwrap();
+    guest.exit(|_| {});
+    let reads = guest.reads();
+    guest.exit(|_| {});
+    assert_eq!(guest.reads() - reads, 8 + 4);
+
+    guest.wrmsr(0x38d, 0x2000).unwrap();
+    let (reads, writes) = (guest.reads(), guest.writes());
+    guest.exit(|_| {});
+    assert_eq!(guest.reads() - reads, 8 + 4 + 1);
+    // IA32_FIXED_CTR_CTRL, off and on.
+    assert_eq!(guest.writes() - writes, 2);
+}
+
+#[test]
+fn an_overflow_of_hidden_metrics_is_a_pmi_of_the_guests_own() {
+    for late in [false, true] {
+        let mut guest = guest_with_hidden_metrics();
+        guest.cpu().set_metrics(u64::MAX);
+        if late {
+            guest.run_and_exit(false, false);
+        } else {
+            guest.run(false, false);
+        }
+        assert_eq!(guest.pmis, 1);
+        guest.exit(|_| {});
+        assert_eq!(guest.rdmsr(0x38e), Some(0));
+        assert_eq!(guest.get_msr(0x38e), Some(0));
+    }
+}
+
+#[test]
+fn metrics_do_not_move_if_slots_are_denied() {
+    for config in [FULL, HIDDEN_METRICS] {
+        let slots = Deny {
+            event: None,
+            fixed: 1 << 3,
+        };
+        let mut guest = Vmm::<Machine>::new(&config, slots);
+        guest.wrmsr(0x38d, 0x3000).unwrap();
+        guest.wrmsr(0x38f, (1 << 48) | (1 << 35)).unwrap();
+        guest.run(false, false);
+        assert_eq!(guest.rdpmc(0x4000_0003), Some(0));
+        assert_eq!(guest.rdpmc(0x2000_0000), Some(0));
+        guest.set_filter(Deny::NOTHING);
+        guest.wrmsr(0x38f, (1 << 48) | (1 << 35)).unwrap();
+        guest.run(false, false);
+        assert_eq!(guest.rdpmc(0x2000_0000), Some(1));
+        guest.set_filter(slots);
+        guest.wrmsr(0x38f, (1 << 48) | (1 << 35)).unwrap();
+        let told = guest.rdpmc(0x2000_0000);
+        guest.run(false, false);
+        assert_eq!(guest.rdpmc(0x2000_0000), told);
+    }
 }

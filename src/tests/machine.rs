@@ -3,15 +3,19 @@
 //! A processor's PMU: architectural performance monitoring, counting instructions and branches.
 
 use super::{
-    cpu::{scramble, Claim, Cpu, Lapic},
-    vmm::{self, Config},
+    cpu::{scramble, Claim, Cpu, Intercepts, Lapic},
+    vmm::{self, Config, Deny},
 };
 use crate::{
-    caps::HostPmu,
+    caps::{HostCounters, HostPmu},
     counter::{Counter, Kind},
-    intel::Intel,
-    msr::{EventSelector, FixedCtrCtrl},
+    filter::EventFilter,
+    guest::GuestPmu,
+    intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl, Intel},
+    msr::{EventSelector, Msr},
+    register::Register,
     switch::Hw,
+    vendor::Vendor,
 };
 use std::cell::Cell;
 
@@ -24,21 +28,29 @@ const SLOTS: usize = 3;
 /// The bit of IA32_PERF_METRICS in the global registers.
 const METRICS_BIT: u32 = 48;
 
+/// Bits of the status that freeze the counters, or say that they were frozen: LBR_Frz and CTR_Frz.
+const FREEZE: u64 = (1 << 58) | (1 << 59);
+/// Bits that are not the counters': of Processor Trace, the uncore, the debug store, and CondChgd.
+const FOREIGN: u64 = (1 << 55) | (1 << 61) | (1 << 62) | (1 << 63);
+
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
+    /// Counters that exist, by their bits in the global registers.
+    exist: u64,
     gp: usize,
     fixed: usize,
     width: u32,
     full_width: bool,
-    /// An event that does not count: what an event filter makes of a guest's counter.
-    denied_event: Option<u64>,
+    /// What does not count: what an event filter makes of a guest's counters.
+    denied: Deny,
     counters: [u64; BITS],
     selectors: [u64; 8],
     fixed_ctrl: u64,
     /// There is an IA32_PERF_METRICS.
     has_metrics: bool,
     metrics: u64,
-    /// The switch has written slots since it wrote IA32_PERF_METRICS, which holds fractions of them.
+    /// The switch has written slots since it wrote IA32_PERF_METRICS, which holds fractions of
+    /// them.
     metrics_void: bool,
     status: u64,
     global_ctrl: u64,
@@ -53,6 +65,9 @@ pub(super) struct Machine {
     reads: Cell<u32>,
     /// The status that the host has left behind.
     left: u64,
+    /// RDMSRs of the status, but for the ones of the guest.
+    status_reads: Cell<u32>,
+    intercepts: Intercepts,
     /// The last claim on the counters.
     claim: Claim,
 }
@@ -63,14 +78,14 @@ impl Machine {
     }
 
     fn global_valid(&self) -> u64 {
-        let metrics = u64::from(self.has_metrics) << METRICS_BIT;
-        ((1 << self.gp) - 1) | (((1 << self.fixed) - 1) << 32) | metrics
+        self.exist | (u64::from(self.has_metrics) << METRICS_BIT)
     }
 
     /// One slot goes by.
     ///
     /// What hardware makes of IA32_PERF_METRICS is known to nobody else. Here it is a number that
-    /// changes with the slots, as good as any other for a hypervisor that has but to carry it around.
+    /// changes with the slots, as good as any other for a hypervisor that has but to carry it
+    /// around.
     fn slot(&mut self) {
         if self.fixed <= SLOTS || !self.fixed_enabled(SLOTS) {
             return;
@@ -88,7 +103,8 @@ impl Machine {
     }
 
     fn fixed_enabled(&self, index: usize) -> bool {
-        (self.fixed_ctrl >> (4 * index)) & (if self.user { 2 } else { 1 }) != 0
+        let enabled = (self.fixed_ctrl >> (4 * index)) & (if self.user { 2 } else { 1 }) != 0;
+        enabled && self.denied.allows_fixed(index as u8)
     }
 
     fn fixed_interrupts(&self, index: usize) -> bool {
@@ -111,6 +127,7 @@ impl Machine {
 
 impl Cpu for Machine {
     type V = Intel;
+    type Units = <Intel as Vendor>::Units;
     type Config = Config;
 
     const FULL: Config = vmm::FULL;
@@ -126,17 +143,37 @@ impl Cpu for Machine {
         (0x38f, 0xf_0000_00ff),
     ];
 
+    fn existing(guest: &GuestPmu<Intel>, register: Register, value: u64) -> u64 {
+        match register {
+            Register::Unit(Msr::IA32_FIXED_CTR_CTRL) => {
+                let fixed = guest.model().counters.bits() >> 32;
+                let field = |n: u32| ((fixed >> n) & 1) * (0xf << (4 * n));
+                value & (0..4).map(field).sum::<u64>()
+            }
+            Register::GlobalCtrl => value & guest.model().global_ctrl_valid,
+            _ => value,
+        }
+    }
+
     fn bare(config: &Config) -> Self {
-        let gp = config.gp as usize;
+        // The guest that CPUID tells of counters that there aren't has as many as the host before a
+        // gap.
+        let (gp_run, fixed_run) = (
+            (config.host_counters as u32).trailing_ones(),
+            (config.host_counters >> 32).trailing_ones(),
+        );
+        let gp = config.gp.min(gp_run) as usize;
+        let fixed = config.fixed.min(fixed_run) as usize;
         Self {
+            exist: ((1 << gp) - 1) | (((1 << fixed) - 1) << 32),
             gp,
-            fixed: config.fixed as usize,
+            fixed,
             width: config.width,
             full_width: config.full_width,
-            has_metrics: config.metrics && config.host_metrics && config.fixed > SLOTS as u32,
+            has_metrics: config.metrics && config.host_metrics && fixed > SLOTS,
             metrics: 0,
             metrics_void: false,
-            denied_event: None,
+            denied: Deny::NOTHING,
             counters: [0; BITS],
             selectors: [0; 8],
             fixed_ctrl: 0,
@@ -149,6 +186,8 @@ impl Cpu for Machine {
             writes: 0,
             reads: Cell::new(0),
             left: 0,
+            status_reads: Cell::new(0),
+            intercepts: Intercepts::default(),
             claim: Claim::default(),
         }
     }
@@ -156,16 +195,24 @@ impl Cpu for Machine {
     fn host(config: &Config) -> Self {
         Self {
             global_ctrl: 0,
+            exist: config.host_counters,
             has_metrics: config.host_metrics,
-            ..Self::bare(&vmm::FULL)
+            ..Self::bare(&Config {
+                host_counters: config.host_counters,
+                ..vmm::FULL
+            })
         }
     }
 
     fn host_pmu(config: &Config) -> HostPmu {
-        if config.host_metrics {
+        let host = if config.host_metrics {
             vmm::host()
         } else {
             vmm::host_without_metrics()
+        };
+        HostPmu {
+            counters: HostCounters::from_bits(config.host_counters),
+            ..host
         }
     }
 
@@ -173,8 +220,8 @@ impl Cpu for Machine {
         &mut self.lapic
     }
 
-    fn deny(&mut self, event: Option<u64>) {
-        self.denied_event = event;
+    fn deny(&mut self, filter: Deny) {
+        self.denied = filter;
     }
 
     fn rdmsr(&self, msr: u32) -> Option<u64> {
@@ -242,6 +289,14 @@ impl Cpu for Machine {
         }
     }
 
+    fn intercepts(&mut self) -> &mut Intercepts {
+        &mut self.intercepts
+    }
+
+    fn is_status(msr: u32) -> bool {
+        [0x38e, 0x390].contains(&msr)
+    }
+
     fn set_user(&mut self, user: bool) {
         self.user = user;
     }
@@ -270,7 +325,7 @@ impl Cpu for Machine {
             let mode = 1 << if self.user { 16 } else { 17 };
             let enabled = selector & (1 << 22) != 0 && selector & mode != 0;
             let enough = (selector >> 24) & 0xff <= 1;
-            if happens && enabled && enough && self.denied_event != Some(event) {
+            if happens && enabled && enough && self.denied.event != Some(event) {
                 interrupting |= self.count(n, selector & (1 << 20) != 0);
             }
         }
@@ -292,30 +347,60 @@ impl Cpu for Machine {
         scramble(&mut self.counters, noise, 0xffff_ffff_ffff);
         // Not enabled.
         scramble(&mut self.selectors, noise, 0xffff);
-        self.status = noise & self.global_valid();
+        let foreign = if noise & 7 == 0 { FOREIGN } else { 0 };
+        self.status = noise & (self.global_valid() | FREEZE | foreign);
         self.left = self.status;
         self.metrics = noise;
         self.claim = Claim::default();
     }
 
-    fn assert_ready_to_switch(&self) {
+    fn assert_ready_to_switch(&self, pmu: &GuestPmu<Intel>) {
         assert_eq!(self.global_ctrl, 0, "counters on before VM-entry");
+        if hides_metrics(self, pmu) {
+            assert_eq!(self.metrics, 0, "somebody else's PERF_METRICS");
+        }
     }
 
     fn assert_host_finds_it_clean(&self) {
         assert_eq!(self.global_ctrl, 0);
         assert_eq!(self.fixed_ctrl, 0, "a guest's FIXED_CTR_CTRL");
         assert_eq!(self.status & !self.left, 0, "a guest's status");
+        let foreign = self.left & FOREIGN;
+        assert_eq!(self.status & FOREIGN, foreign, "a status of others");
         for selector in self.selectors {
             assert_eq!(selector & (1 << 22), 0, "an enabled selector");
         }
     }
 }
 
-fn bit(counter: Counter) -> usize {
-    match counter.kind() {
-        Kind::Gp(n) => n as usize,
-        Kind::Fixed(n) => 32 + n as usize,
+impl Machine {
+    /// The host, or whoever has the registers at hand, writes the status and uses nothing else.
+    pub(super) fn leave_status(&mut self, status: u64) {
+        self.status = status;
+        self.left = status;
+        self.claim = Claim::default();
+    }
+
+    pub(super) fn status_reads(&self) -> u32 {
+        self.status_reads.get()
+    }
+}
+
+/// Has `machine` an IA32_PERF_METRICS that the guest reads by RDPMC although it has not got it?
+pub(super) fn hides_metrics(machine: &Machine, pmu: &GuestPmu<Intel>) -> bool {
+    let known = pmu.register(Msr::IA32_PERF_METRICS).is_some();
+    machine.has_metrics && !known && pmu.passthrough().rdpmc
+}
+
+impl Machine {
+    /// The counter's bit in the global registers, if it exists; an access would fault otherwise.
+    fn bit(&self, counter: Counter) -> usize {
+        let bit = match counter.kind() {
+            Kind::Gp(n) => n as usize,
+            Kind::Fixed(n) => 32 + n as usize,
+        };
+        assert_ne!(self.exist & (1 << bit), 0, "#GP: there is no {counter:?}");
+        bit
     }
 }
 
@@ -326,53 +411,37 @@ impl Hw for Machine {
 
     fn counter(&self, counter: Counter) -> u64 {
         self.reads.set(self.reads.get() + 1);
-        self.counters[bit(counter)]
+        self.counters[self.bit(counter)]
     }
 
     fn set_counter(&mut self, counter: Counter, value: u64) {
         assert_eq!(value & !self.mask(), 0, "reserved bits of a counter");
         self.writes += 1;
-        self.counters[bit(counter)] = value;
-        self.metrics_void |= counter == Counter::SLOTS;
-    }
-
-    fn metrics(&self) -> u64 {
-        assert!(self.has_metrics, "#GP");
-        self.reads.set(self.reads.get() + 1);
-        self.metrics
-    }
-
-    fn set_metrics(&mut self, value: u64) {
-        assert!(self.has_metrics, "#GP");
-        self.writes += 1;
-        self.metrics = value;
-        self.metrics_void = false;
+        let bit = self.bit(counter);
+        self.counters[bit] = value;
+        self.metrics_void |= counter.kind() == Kind::Fixed(SLOTS as u8);
     }
 
     fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
         assert_eq!(self.global_ctrl, 0, "a switch while counters are on");
         self.writes += 1;
-        self.selectors[bit(counter)] = selector.bits();
-    }
-
-    fn set_fixed_ctrl(&mut self, ctrl: FixedCtrCtrl) {
-        assert_eq!(self.global_ctrl, 0, "a switch while counters are on");
-        self.writes += 1;
-        self.fixed_ctrl = ctrl.bits();
+        let bit = self.bit(counter);
+        self.selectors[bit] = selector.bits();
     }
 
     fn status(&self) -> u64 {
+        self.status_reads.set(self.status_reads.get() + 1);
         self.status
     }
 
     fn clear_status(&mut self, bits: u64) {
+        assert_eq!(bits & FOREIGN, 0, "somebody else's status");
         self.writes += 1;
         self.status &= !bits;
     }
 
     fn set_status(&mut self, bits: u64) {
-        let valid = self.global_valid() | (1 << 62);
-        assert_eq!(bits & !valid, 0, "reserved bits of GLOBAL_STATUS_SET");
+        assert_eq!(bits & !self.global_valid(), 0, "not the guest's to set");
         self.writes += 1;
         self.status |= bits;
     }
@@ -387,5 +456,36 @@ impl Hw for Machine {
 
     fn give_global_ctrl(&mut self, ctrl: u64) {
         self.vmcs_global_ctrl = ctrl;
+    }
+
+    fn intercept_status(&mut self) {
+        self.intercepts.status = true;
+    }
+
+    fn renew_intercepts(&mut self) {
+        self.intercepts.renewed = true;
+    }
+}
+
+impl FixedHw for Machine {
+    fn set_fixed_ctrl(&mut self, ctrl: FixedCtrCtrl) {
+        assert_eq!(self.global_ctrl, 0, "a switch while counters are on");
+        self.writes += 1;
+        self.fixed_ctrl = ctrl.bits();
+    }
+}
+
+impl MetricsHw for Machine {
+    fn metrics(&self) -> u64 {
+        assert!(self.has_metrics, "#GP");
+        self.reads.set(self.reads.get() + 1);
+        self.metrics
+    }
+
+    fn set_metrics(&mut self, value: u64) {
+        assert!(self.has_metrics, "#GP");
+        self.writes += 1;
+        self.metrics = value;
+        self.metrics_void = false;
     }
 }

@@ -2,16 +2,16 @@
 
 //! Random cases that come out the same every time.
 //!
-//! A failure in somebody's run is worth nothing if nobody else can have it. So the cases come from a
-//! seed, which is a constant unless the environment says otherwise:
+//! A failure in somebody's run is worth nothing if nobody else can have it. So the cases come from
+//! a seed, which is a constant unless the environment says otherwise:
 //!
 //! | variable | value |
 //! | --- | --- |
 //! | `SEED` | a number, or `random` |
 //! | `CASES` | how many cases each property is tried with |
 //!
-//! `SEED=random CASES=1000000 cargo test --release exactness` looks for what nobody has met yet. What
-//! it finds is shrunk, and told with the seed that brings it back.
+//! `SEED=random CASES=1000000 cargo test --release exactness` looks for what nobody has met yet.
+//! What it finds is shrunk, and told with the seed that brings it back.
 
 use proptest::{
     strategy::Strategy,

@@ -4,17 +4,17 @@
 
 use super::cpu::Cpu;
 use crate::{
-    caps::{HostPmu, HostVendor, PmuCaps},
+    caps::{HostCounters, HostPmu, HostVendor},
     counter::Width,
     filter::EventFilter,
-    guest::{GuestPmu, Initiator},
-    intercepts::Free,
+    guest::GuestPmu,
+    intercepts::Access,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
-    pmi::{Lvtpc, Pmi},
+    pmi::{Lvtpc, Overflow},
+    register::Initiator,
     retired::Retired,
     switch,
-    vendor::Vendor,
 };
 
 /// What user space makes of a guest's PMU.
@@ -29,6 +29,8 @@ pub(super) struct Config {
     pub(super) metrics: bool,
     /// The host has PERF_METRICS.
     pub(super) host_metrics: bool,
+    /// The host's counters, by their bits in the global registers.
+    pub(super) host_counters: u64,
 }
 
 impl GuestConfig for Config {
@@ -54,34 +56,43 @@ pub(super) const FULL: Config = Config {
     full_width: true,
     metrics: true,
     host_metrics: true,
+    host_counters: 0xf_0000_00ff,
 };
 
-/// An event filter that denies one event, if any.
+/// An event filter that denies one event, if any, and some fixed counters.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Deny(pub(super) Option<u64>);
+pub(super) struct Deny {
+    pub(super) event: Option<u64>,
+    /// A bit for each.
+    pub(super) fixed: u8,
+}
+
+impl Deny {
+    pub(super) const NOTHING: Self = Self {
+        event: None,
+        fixed: 0,
+    };
+
+    pub(super) fn event(event: u64) -> Self {
+        Self {
+            event: Some(event),
+            fixed: 0,
+        }
+    }
+}
 
 impl EventFilter for Deny {
     fn allows(&self, selector: EventSelector) -> bool {
-        self.0 != Some(u64::from(selector.event()))
+        self.event != Some(u64::from(selector.event()))
     }
 
-    fn allows_fixed(&self, _index: u8) -> bool {
-        true
+    fn allows_fixed(&self, index: u8) -> bool {
+        self.fixed & (1 << index) == 0
     }
 }
 
 /// A Sapphire Rapids.
 pub(super) fn host() -> HostPmu {
-    let pmu = PmuCaps {
-        version: 5,
-        gp: 8,
-        fixed: 4,
-        gp_width: Width::new(48),
-        fixed_width: Width::new(48),
-        events_mask_len: 8,
-        events_mask: 0,
-        perf_capabilities: (1 << 13) | (1 << 15),
-    };
     HostPmu {
         vendor: HostVendor::Intel,
         mediated: true,
@@ -93,14 +104,20 @@ pub(super) fn host() -> HostPmu {
         rdpmc_exiting: true,
         transactions: false,
         rdpmc_beyond_core: false,
-        pmu,
+        version: 5,
+        counters: HostCounters::from_bits(0xf_0000_00ff),
+        gp_width: Width::new(48),
+        fixed_width: Width::new(48),
+        events_mask_len: 8,
+        events_mask: 0,
+        perf_capabilities: (1 << 13) | (1 << 15),
     }
 }
 
 /// One that lacks PERF_METRICS.
 pub(super) fn host_without_metrics() -> HostPmu {
     let mut host = host();
-    host.pmu.perf_capabilities &= !(1 << 15);
+    host.perf_capabilities &= !(1 << 15);
     host
 }
 
@@ -108,13 +125,19 @@ pub(super) struct Vmm<C: Cpu> {
     host: HostPmu,
     cpus: [C; 2],
     cpu: usize,
-    pub(super) pmu: GuestPmu,
+    pub(super) pmu: GuestPmu<C::V>,
     filter: Deny,
-    free: Vec<(u32, Free)>,
+    free: Vec<(u32, Access)>,
+    /// The status is intercepted until intercepts are set anew.
+    status_intercepted: bool,
+    /// They are to be.
+    renew_intercepts: bool,
     /// The guest's CPL is 3, or 0.
     user: bool,
     lvtpc_masked: bool,
     pmi_requested: bool,
+    /// What is known of the last stay in the guest.
+    pub(super) overflow: Overflow,
     /// PMIs that the guest's local APIC has accepted.
     pub(super) pmis: u32,
     pub(super) exits: u32,
@@ -124,21 +147,21 @@ impl<C: Cpu> Vmm<C> {
     /// A guest that is about to execute its first instruction.
     pub(super) fn new(config: &C::Config, filter: Deny) -> Self {
         let host = C::host_pmu(config);
-        let model = C::V::model(&host, config);
-        let mut pmu = GuestPmu::default();
-        pmu.refresh(model);
+        let mut pmu = GuestPmu::<C::V>::default();
+        pmu.refresh(&host, config);
         let mut vmm = Self {
             cpus: [(); 2].map(|()| C::host(config)),
             host,
             cpu: 0,
+            free: Vec::new(),
+            status_intercepted: false,
+            renew_intercepts: true,
             pmu,
             filter,
-            free: C::V::intercepts(model.passthrough)
-                .map(|(msr, free)| (msr.address(), free))
-                .collect(),
             user: false,
             lvtpc_masked: true,
             pmi_requested: false,
+            overflow: Overflow::None,
             pmis: 0,
             exits: 0,
         };
@@ -160,10 +183,19 @@ impl<C: Cpu> Vmm<C> {
         self.cpus.iter().map(C::reads).sum()
     }
 
+    pub(super) fn cpus(&self) -> &[C] {
+        &self.cpus
+    }
+
     fn enter(&mut self) {
         if core::mem::take(&mut self.pmi_requested) && !self.lvtpc_masked {
             self.lvtpc_masked = self.cpu().lapic().masks_itself;
             self.pmis += 1;
+        }
+        if core::mem::take(&mut self.renew_intercepts) {
+            let rows = self.pmu.intercepts();
+            self.free = rows.map(|(msr, free)| (msr.address(), free)).collect();
+            self.status_intercepted = false;
         }
         let cpu = &mut self.cpus[self.cpu];
         cpu.set_user(self.user);
@@ -171,10 +203,13 @@ impl<C: Cpu> Vmm<C> {
         cpu.lapic().lvtpc_is_hosts = !self.pmu.can_interrupt();
         let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
         let writes = cpu.writes();
-        let elided = switch::load::<C::V>(&mut self.pmu, cpu, lvtpc);
+        let elided = switch::load(&mut self.pmu, cpu, lvtpc);
         let counters = self.pmu.model().counters.len();
         assert!(elided <= counters && counters - elided <= cpu.writes() - writes);
-        cpu.assert_ready_to_switch();
+        let intercepts = core::mem::take(cpu.intercepts());
+        self.status_intercepted |= intercepts.status;
+        self.renew_intercepts |= intercepts.renewed;
+        cpu.assert_ready_to_switch(&self.pmu);
         cpu.vm_entry();
     }
 
@@ -182,10 +217,11 @@ impl<C: Cpu> Vmm<C> {
         self.exits += 1;
         let cpu = &mut self.cpus[self.cpu];
         cpu.vm_exit();
-        let pmi = switch::put::<C::V>(&mut self.pmu, cpu);
+        self.overflow = switch::put(&mut self.pmu, cpu);
         // Hardware's own vector comes when interrupts go on, which is after `put`.
         let vector = core::mem::take(&mut cpu.lapic().pmis) > 0;
-        self.pmi_requested |= vector || pmi == Pmi::Owed;
+        self.pmi_requested |= vector || self.overflow == Overflow::New;
+        self.renew_intercepts |= core::mem::take(cpu.intercepts()).renewed;
         cpu.assert_host_finds_it_clean();
     }
 
@@ -207,35 +243,41 @@ impl<C: Cpu> Vmm<C> {
     /// Another guest with all counters on, and with a PMI that it takes along, runs meanwhile.
     pub(super) fn other_guest_runs(&mut self) {
         self.exit(|vmm| {
-            let mut other = GuestPmu::default();
-            other.refresh(C::V::model(&vmm.host, &C::FULL));
+            let mut other = GuestPmu::<C::V>::default();
+            other.refresh(&vmm.host, &C::FULL);
             for &(msr, value) in C::EVERYTHING {
-                let register = C::V::register(other.model(), Msr::new(msr)).unwrap();
+                // Of a host that has less the guest has less, too.
+                let Some(register) = other.register(Msr::new(msr)) else {
+                    continue;
+                };
+                let value = C::existing(&other, register, value);
                 let by = Initiator::Guest;
-                let written = other.write::<C::V>(register, value, by, &Deny::default());
+                let written = other.write(register, value, by, &Deny::NOTHING);
                 written.unwrap();
             }
             let cpu = &mut vmm.cpus[vmm.cpu];
             cpu.set_user(false);
             cpu.lapic().lvtpc_masked = false;
             cpu.lapic().lvtpc_is_hosts = !other.can_interrupt();
-            let _ = switch::load::<C::V>(&mut other, cpu, Lvtpc::new(0));
+            let _ = switch::load(&mut other, cpu, Lvtpc::new(0));
+            *cpu.intercepts() = Default::default();
             cpu.vm_entry();
             cpu.retire(false);
             cpu.vm_exit();
-            assert_eq!(switch::put::<C::V>(&mut other, cpu), Pmi::Owed);
+            assert_eq!(switch::put(&mut other, cpu), Overflow::New);
+            *cpu.intercepts() = Default::default();
             assert_eq!(core::mem::take(&mut cpu.lapic().pmis), 1);
             cpu.assert_host_finds_it_clean();
         });
     }
 
     /// Which accesses of `msr` do not exit.
-    fn free(&mut self, msr: u32) -> Free {
-        if self.cpu().is_hidden(msr) {
-            return Free::NOTHING;
+    pub(super) fn free(&mut self, msr: u32) -> Access {
+        if self.cpu().is_hidden(msr) || (self.status_intercepted && C::is_status(msr)) {
+            return Access::NONE;
         }
         let row = self.free.iter().find(|row| row.0 == msr);
-        row.map_or(Free::NOTHING, |row| row.1)
+        row.map_or(Access::NONE, |row| row.1)
     }
 
     pub(super) fn rdmsr(&mut self, msr: u32) -> Option<u64> {
@@ -265,17 +307,15 @@ impl<C: Cpu> Vmm<C> {
     pub(super) fn get_msr(&mut self, msr: u32) -> Option<u64> {
         let mut value = None;
         self.exit(|vmm| {
-            let register = C::V::register(vmm.pmu.model(), Msr::new(msr));
+            let register = vmm.pmu.register(Msr::new(msr));
             value = register.map(|register| vmm.pmu.read(register));
         });
         value
     }
 
     fn emulate_wrmsr(&mut self, msr: u32, value: u64, by: Initiator) -> Option<()> {
-        let register = C::V::register(self.pmu.model(), Msr::new(msr))?;
-        self.pmu
-            .write::<C::V>(register, value, by, &self.filter)
-            .ok()
+        let register = self.pmu.register(Msr::new(msr))?;
+        self.pmu.write(register, value, by, &self.filter).ok()
     }
 
     pub(super) fn rdpmc(&mut self, ecx: u32) -> Option<u64> {
@@ -284,8 +324,7 @@ impl<C: Cpu> Vmm<C> {
         }
         let mut value = None;
         self.exit(|vmm| {
-            let operand = C::V::rdpmc(vmm.pmu.model(), ecx);
-            value = operand.map(|operand| vmm.pmu.rdpmc(operand));
+            value = vmm.pmu.rdpmc(ecx);
         });
         value
     }
@@ -317,9 +356,9 @@ impl<C: Cpu> Vmm<C> {
     pub(super) fn emulate(&mut self, user: bool, branch: bool) {
         self.set_user(user);
         self.exit(|vmm| {
-            let mut owed = vmm.pmu.retire(Retired::Instruction, || user) == Pmi::Owed;
+            let mut owed = vmm.pmu.retire(Retired::INSTRUCTION, || user);
             if branch {
-                owed |= vmm.pmu.retire(Retired::Branch, || user) == Pmi::Owed;
+                owed |= vmm.pmu.retire(Retired::BRANCH, || user);
             }
             vmm.pmi_requested |= owed;
         });
@@ -333,6 +372,6 @@ impl<C: Cpu> Vmm<C> {
     /// User space changes the event filter.
     pub(super) fn set_filter(&mut self, filter: Deny) {
         self.filter = filter;
-        self.exit(|vmm| vmm.pmu.refilter::<C::V>(&filter));
+        self.exit(|vmm| vmm.pmu.refilter(&filter));
     }
 }

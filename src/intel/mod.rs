@@ -2,26 +2,32 @@
 
 //! Intel's rules: architectural performance monitoring, SDM Vol. 3B.
 //!
-//! The host needs version 4, for IA32_PERF_GLOBAL_STATUS_SET: without it a saved status could not be
-//! restored. Guests get version 2 whatever user space asks for, so that version 4's own registers do
-//! not exist for them.
+//! The host needs version 4, for IA32_PERF_GLOBAL_STATUS_SET: without it a saved status could not
+//! be restored. Guests get version 2 whatever user space asks for, so that version 4's own
+//! registers do not exist for them.
 
-#![forbid(unsafe_code)]
+pub(crate) mod fixed;
+mod intercepts;
+pub(crate) mod metrics;
+pub(crate) mod msr;
+pub(crate) mod rdpmc;
 
 use crate::{
-    caps::{HostPmu, HostVendor, PmuCaps, Requirement},
-    counter::{Counter, CounterSet, Kind, Width, MAX_FIXED, MAX_GP},
-    guest::{Register, WriteWidth},
-    intercepts::{self, Free, Passthrough},
-    model::{CounterWidth, CpuidLeaf, GuestConfig, Model},
-    msr::{global_ctrl, global_status, perf_capabilities, EventSelector, FixedCtrCtrl, Msr},
-    rdpmc::{self, Operand},
-    retired::Retired,
+    caps::{HostPmu, PmuCaps, Requirement},
+    counter::{Counter, CounterSet, Width, MAX_FIXED, MAX_GP},
+    intercepts::{Access, Passthrough},
+    model::{CounterWidth, CpuidLeaf, GuestConfig, Mode, Model},
+    msr::{EventSelector, Msr},
+    register::{Register, WriteWidth},
+    retired::{Event, Retired},
     vendor::Vendor,
 };
+use fixed::FixedControl;
+use metrics::Metrics;
+use msr::{global_status, perf_capabilities};
 
 /// Intel's implementation of [`Vendor`].
-pub struct Intel;
+pub(crate) struct Intel;
 
 /// CPUID leaf of architectural performance monitoring.
 const LEAF_PERFMON: u32 = 0x0a;
@@ -39,13 +45,29 @@ const GUEST_PERF_CAPABILITIES: u64 = perf_capabilities::FW_WRITE | perf_capabili
 /// Bits of a selector that every guest can set: all of 31:0 but AnyThread, a version 3 bit.
 const SELECTOR_VALID: u64 = 0xffff_ffff & !EventSelector::ANY_THREAD;
 
-/// INST_RETIRED.ANY_P.
-const EVENT_INSTRUCTIONS: u16 = 0x00c0;
-/// BR_INST_RETIRED.ALL_BRANCHES.
-const EVENT_BRANCHES: u16 = 0x00c4;
-/// The fixed counter of INST_RETIRED.ANY.
-const FIXED_INSTRUCTIONS: u8 = 0;
+/// Conditional branches that are not taken.
+const NOT_TAKEN: Event = Event::of(Retired::CONDITIONAL).but_not(Retired::TAKEN);
+/// Near branches that are.
+const NEAR_TAKEN: Event = Event::of(Retired::TAKEN).but_not(Retired::FAR);
 
+/// What events count of retired instructions, by event select and unit mask.
+const EVENTS: &[(u16, Event)] = &[
+    // INST_RETIRED.ANY_P
+    (0x00c0, Event::of(Retired::INSTRUCTION)),
+    // BR_INST_RETIRED: .ALL_BRANCHES, .COND_TAKEN, .NEAR_CALL, .NEAR_RETURN, .COND_NTAKEN, .COND,
+    // .NEAR_TAKEN, .FAR_BRANCH, .INDIRECT
+    (0x00c4, Event::of(Retired::BRANCH)),
+    (0x01c4, Event::of(Retired::CONDITIONAL.and(Retired::TAKEN))),
+    (0x02c4, Event::of(Retired::NEAR_CALL)),
+    (0x08c4, Event::of(Retired::NEAR_RETURN)),
+    (0x10c4, NOT_TAKEN),
+    (0x11c4, Event::of(Retired::CONDITIONAL)),
+    (0x20c4, NEAR_TAKEN),
+    (0x40c4, Event::of(Retired::FAR)),
+    (0x80c4, Event::of(Retired::INDIRECT)),
+];
+
+/// What a host must have.
 const REQUIREMENTS: &[Requirement] = &[
     Requirement::KVM_PMU,
     Requirement::new(
@@ -53,11 +75,11 @@ const REQUIREMENTS: &[Requirement] = &[
         |h| h.mediated,
     ),
     Requirement::new("architectural performance monitoring version 4", |h| {
-        h.pmu.version >= 4
+        h.version >= 4
     }),
     Requirement::new(
         "full-width counter writes (PERF_CAPABILITIES.FW_WRITE)",
-        |h| h.pmu.perf_capabilities & perf_capabilities::FW_WRITE != 0,
+        |h| h.perf_capabilities & perf_capabilities::FW_WRITE != 0,
     ),
     Requirement::new("VM-entry load of IA32_PERF_GLOBAL_CTRL", |h| {
         h.entry_load_global_ctrl
@@ -73,20 +95,24 @@ const REQUIREMENTS: &[Requirement] = &[
 ];
 
 impl Vendor for Intel {
-    const VENDOR: HostVendor = HostVendor::Intel;
     const NAME: &'static str = "Intel";
     const REQUIREMENTS: &'static [Requirement] = REQUIREMENTS;
     const COUNTERS: CounterSet = CounterSet::ALL;
-    const ENTRY_RETIRES: bool = false;
+    const RDPMC_FAULTS_FIRST: bool = false;
+
+    type Units = (FixedControl, Metrics);
 
     fn offer(host: &HostPmu) -> PmuCaps {
-        let pmu = &host.pmu;
+        // CPUID gives numbers of counters, so guests can have those before the first gap.
         PmuCaps {
-            version: pmu.version.min(GUEST_VERSION),
-            gp: pmu.gp.min(MAX_GP as u32),
-            fixed: pmu.fixed.min(MAX_FIXED as u32),
-            perf_capabilities: pmu.perf_capabilities & GUEST_PERF_CAPABILITIES,
-            ..*pmu
+            version: host.version.min(GUEST_VERSION),
+            gp: host.counters.first_gp().min(MAX_GP as u32),
+            fixed: host.counters.first_fixed().min(MAX_FIXED as u32),
+            gp_width: host.gp_width,
+            fixed_width: host.fixed_width,
+            events_mask_len: host.events_mask_len,
+            events_mask: host.events_mask,
+            perf_capabilities: host.perf_capabilities & GUEST_PERF_CAPABILITIES,
         }
     }
 
@@ -108,6 +134,7 @@ impl Vendor for Intel {
             gp_width: CounterWidth::new(leaf.gp_width(), caps.gp_width),
             fixed_width: CounterWidth::new(leaf.fixed_width(), caps.fixed_width),
             full_width_writes: config.perf_capabilities() & perf_capabilities::FW_WRITE != 0,
+            status_lent: host.counters.bits() | global_status::FROZEN,
             selector_valid: SELECTOR_VALID,
             selector_hardware: SELECTOR_VALID & !EventSelector::PIN_CONTROL,
             ..Model::default()
@@ -117,7 +144,6 @@ impl Vendor for Intel {
             model.selector2_valid |= EventSelector::IN_TXCP;
             model.selector_hardware |= EventSelector::IN_TX | EventSelector::IN_TXCP;
         }
-        model.metrics = has_metrics(&caps, config) && counters.contains(Counter::SLOTS);
         add_controls(&mut model);
         model.passthrough = passthrough(host, &model);
         model
@@ -126,8 +152,6 @@ impl Vendor for Intel {
     fn register(model: &Model, msr: Msr) -> Option<Register> {
         let global = model.has_global_registers();
         match msr {
-            Msr::IA32_PERF_METRICS if model.metrics => Some(Register::Metrics),
-            Msr::IA32_FIXED_CTR_CTRL if global => Some(Register::FixedCtrCtrl),
             Msr::IA32_PERF_GLOBAL_CTRL if global => Some(Register::GlobalCtrl),
             Msr::IA32_PERF_GLOBAL_STATUS if global => Some(Register::GlobalStatus),
             Msr::IA32_PERF_GLOBAL_STATUS_RESET if global => Some(Register::GlobalStatusReset),
@@ -135,27 +159,29 @@ impl Vendor for Intel {
         }
     }
 
-    fn rdpmc(model: &Model, ecx: u32) -> Option<Operand> {
+    fn claims(_model: &Model, _msr: Msr) -> bool {
+        false
+    }
+
+    fn rdpmc(model: &Model, ecx: u32) -> Option<Counter> {
         rdpmc::decode(model, ecx)
     }
 
-    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Free)> {
+    fn intercepts(free: Passthrough) -> impl Iterator<Item = (Msr, Access)> {
         intercepts::table(free)
     }
 
-    fn selects(selector: EventSelector, retired: Retired) -> bool {
-        let event = match retired {
-            Retired::Instruction => EVENT_INSTRUCTIONS,
-            Retired::Branch => EVENT_BRANCHES,
-        };
-        // KVM does not emulate inside of a transaction.
-        selector.event() == event
-            && !selector.has(EventSelector::IN_TX)
-            && selector.counts_lone_event()
+    fn counts_in(_selector: EventSelector, _mode: Mode) -> bool {
+        true
     }
 
-    fn fixed_counts(index: u8, retired: Retired) -> bool {
-        index == FIXED_INSTRUCTIONS && retired == Retired::Instruction
+    fn event(selector: EventSelector) -> Option<Event> {
+        // KVM does not emulate inside of a transaction.
+        if selector.has(EventSelector::IN_TX) || !selector.counts_lone_event() {
+            return None;
+        }
+        let event = EVENTS.iter().find(|row| row.0 == selector.event());
+        event.map(|row| row.1)
     }
 }
 
@@ -201,18 +227,13 @@ fn counters(leaf: &Perfmon, offer: &PmuCaps, version: u32) -> CounterSet {
     CounterSet::first(gp as usize, fixed as usize)
 }
 
-/// Which bits IA32_FIXED_CTR_CTRL and the global registers have, where there are any.
+/// Which bits the global registers have, where there are any.
 fn add_controls(model: &mut Model) {
     let counters = model.counters;
     if model.has_global_registers() {
-        model.fixed_ctrl_valid = fixed_ctrl_valid(counters);
         model.global_ctrl_valid = counters.bits();
         model.global_status_valid =
             counters.bits() | global_status::OVF_DS_BUFFER | global_status::COND_CHGD;
-    }
-    if model.metrics {
-        model.global_ctrl_valid |= global_ctrl::PERF_METRICS;
-        model.global_status_valid |= global_status::OVF_PERF_METRICS;
     }
 }
 
@@ -223,48 +244,25 @@ fn has_transactions(config: &impl GuestConfig) -> bool {
         .is_some_and(|leaf| leaf.ebx & FEATURE_TRANSACTIONS != 0)
 }
 
-/// Have both the host, of which `offer` tells, and the guest PERF_METRICS?
-fn has_metrics(offer: &PmuCaps, config: &impl GuestConfig) -> bool {
-    let both = offer.perf_capabilities & config.perf_capabilities();
-    both & perf_capabilities::PERF_METRICS != 0
-}
-
-/// Valid bits of IA32_FIXED_CTR_CTRL: all of a counter's field but AnyThread, a version 3 bit.
-fn fixed_ctrl_valid(counters: CounterSet) -> u64 {
-    let field = FixedCtrCtrl::OS | FixedCtrCtrl::USR | FixedCtrCtrl::PMI;
-    counters
-        .iter()
-        .map(|counter| match counter.kind() {
-            Kind::Gp(_) => 0,
-            Kind::Fixed(index) => FixedCtrCtrl::place(index, field),
-        })
-        .fold(0, |valid, field| valid | field)
-}
-
-/// What the guest may access without an exit; [`crate::intercepts`] has the reasons.
+/// What the guest may access without an exit; the table in `intercepts.rs` has the reasons.
 fn passthrough(host: &HostPmu, model: &Model) -> Passthrough {
-    let host_metrics = host.pmu.perf_capabilities & perf_capabilities::PERF_METRICS != 0;
     let gp_native = model.gp_width.is_native();
     let fixed_native = model.fixed_width.is_native();
 
-    // A host with more counters than a guest can have is never seen whole.
-    let (gp, fixed) = (host.pmu.gp as usize, host.pmu.fixed as usize);
-    let all_counters =
-        gp <= MAX_GP && fixed <= MAX_FIXED && model.counters == CounterSet::first(gp, fixed);
+    // A host with counters that no guest can have is never seen whole.
     let whole = model.has_global_registers()
-        && all_counters
+        && host.counters.are(model.counters)
         && gp_native
-        && fixed_native
-        && host_metrics == model.metrics;
+        && fixed_native;
 
     let free_gp = if gp_native { MAX_GP } else { 0 };
     let free_fixed = if fixed_native { MAX_FIXED } else { 0 };
     Passthrough {
         rdpmc: whole,
-        global: whole,
+        global_ctrl: whole,
+        global_status: whole,
         counters: model.counters & CounterSet::first(free_gp, free_fixed),
         full_width: model.full_width_writes,
-        metrics: model.metrics,
     }
 }
 

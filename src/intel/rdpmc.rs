@@ -5,8 +5,6 @@
 //! ECX\[31:16\] is the type of counter, ECX\[15:0\] its index within the type (SDM Vol. 2B, RDPMC).
 //! The "fast" reads of older processors, ECX\[31\] set, are a type that does not exist here.
 
-#![forbid(unsafe_code)]
-
 use crate::{
     counter::{Counter, Kind},
     model::Model,
@@ -21,34 +19,21 @@ const TYPE_FIXED: u32 = 0x4000;
 const TYPE_METRICS: u32 = 0x2000;
 
 /// The ECX that reads IA32_PERF_METRICS.
-pub const METRICS: u32 = TYPE_METRICS << 16;
+pub(crate) const METRICS: u32 = TYPE_METRICS << 16;
 
-/// What RDPMC reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operand {
-    /// A counter.
-    Counter(Counter),
-    /// IA32_PERF_METRICS.
-    Metrics,
-}
-
-/// What RDPMC with this `ecx` reads, `None` if it faults.
-pub fn decode(model: &Model, ecx: u32) -> Option<Operand> {
-    if ecx == METRICS {
-        return model.metrics.then_some(Operand::Metrics);
-    }
+/// The counter that RDPMC with this `ecx` reads, `None` if it is no counter.
+pub(crate) fn decode(model: &Model, ecx: u32) -> Option<Counter> {
     let index = (ecx & 0xffff) as usize;
-    let counter = match ecx >> 16 {
+    match ecx >> 16 {
         TYPE_GP => model.gp(index),
         TYPE_FIXED => model.fixed(index),
         _ => None,
-    };
-    counter.map(Operand::Counter)
+    }
 }
 
 /// The ECX that reads `counter`.
 #[inline(always)]
-pub const fn encode(counter: Counter) -> u32 {
+pub(crate) const fn encode(counter: Counter) -> u32 {
     match counter.kind() {
         Kind::Gp(index) => index as u32,
         Kind::Fixed(index) => (TYPE_FIXED << 16) | index as u32,
@@ -71,15 +56,8 @@ mod tests {
     #[test]
     fn decodes_what_it_encodes() {
         for counter in model().counters.iter() {
-            let operand = Operand::Counter(counter);
-            assert_eq!(decode(&model(), encode(counter)), Some(operand));
+            assert_eq!(decode(&model(), encode(counter)), Some(counter));
         }
-        let metrics = Model {
-            metrics: true,
-            ..model()
-        };
-        assert_eq!(decode(&metrics, METRICS), Some(Operand::Metrics));
-        assert_eq!(decode(&metrics, METRICS + 1), None);
     }
 
     #[test]

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a backend does: the callbacks as safe methods.
+
+use super::vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu};
+use crate::{
+    caps::HostPmu, model::Mode, msr::Msr, register::GeneralProtection, retired::Retired,
+    switch::Elided,
+};
+use kernel::{error::Result, str::CStr};
+
+/// A provider of guest PMUs.
+///
+/// KVM chooses the backend of a virtual machine when its first vCPU is created. Callbacks of one
+/// vCPU never run at the same time. Where nothing else is said, a callback may sleep.
+///
+/// Only a vCPU whose CPUID has a PMU has one of the backend's: others see no callback but
+/// [`Backend::set_intercepts`].
+pub(crate) trait Backend: Sized + 'static {
+    /// What KVM calls the backend in its log.
+    const NAME: &'static CStr;
+
+    /// What belongs to a vCPU; dropped with it.
+    type VcpuData: Send;
+
+    /// A vCPU is being created.
+    ///
+    /// # Errors
+    ///
+    /// Its creation fails with the error.
+    fn vcpu_create() -> Result<Self::VcpuData>;
+
+    /// CPUID or IA32_PERF_CAPABILITIES of the guest were set: its PMU is a new one, in its RESET
+    /// state. Has to publish.
+    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData);
+
+    /// Is `msr` the PMU's, whether or not accesses of it fault?
+    fn is_valid_msr(data: &Self::VcpuData, msr: Msr) -> bool;
+
+    /// The guest, or user space if `host_initiated`, reads the register at `msr`.
+    fn get_msr(
+        data: &Self::VcpuData,
+        msr: Msr,
+        host_initiated: bool,
+    ) -> Result<u64, GeneralProtection>;
+
+    /// The guest, or user space if `host_initiated`, writes the register at `msr`.
+    fn set_msr(
+        vcpu: &HeldVcpu<'_>,
+        data: &mut Self::VcpuData,
+        msr: Msr,
+        value: u64,
+        host_initiated: bool,
+    ) -> Result<(), GeneralProtection>;
+
+    /// The guest executes RDPMC, and its privileges suffice.
+    fn rdpmc(data: &Self::VcpuData, ecx: u32) -> Result<u64, GeneralProtection>;
+
+    /// Would RDPMC with this operand fault, whatever the guest's privileges are, before an
+    /// intercept has its turn?
+    fn rdpmc_faults(data: &Self::VcpuData, ecx: u32) -> bool;
+
+    /// The virtual machine's event filter changed.
+    fn filter_changed(vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData);
+
+    /// KVM completed an instruction of the guest, which is to be counted as `what`. It may come in
+    /// parts, of which none is counted twice. If it was `at_cpl0` the guest may be at another
+    /// privilege level by now. Interrupts may be off: must not sleep.
+    fn retired(vcpu: &LoadedVcpu<'_>, data: &mut Self::VcpuData, what: Retired, at_cpl0: bool);
+
+    /// Sets all intercepts. Without `data` the vCPU has no PMU of the backend's, maybe no more.
+    fn set_intercepts(vcpu: &Intercepts<'_>, data: Option<&Self::VcpuData>);
+
+    /// The vCPU is in `mode` now, which may be the last that happens to it. Must not sleep. AMD.
+    fn mode_changed(vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData, mode: Mode);
+
+    /// Can an overflow raise an interrupt between the next load and its put? Interrupts are off.
+    fn can_interrupt(data: &Self::VcpuData) -> bool;
+
+    /// The vCPU owns the PMU and enters the guest next. Interrupts are off. `lvtpc` is the guest's
+    /// LVTPC, which hardware has got if the vCPU can interrupt. Returns how many counters needed no
+    /// write.
+    fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
+
+    /// The vCPU has left the guest and is about to give back the PMU. Interrupts are off.
+    fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData);
+}

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The callbacks as KVM calls them, and what makes it safe that they call a backend's methods.
+
+use super::{
+    backend::Backend,
+    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Vcpu},
+};
+use crate::{
+    caps::HostPmu,
+    model::Mode,
+    msr::Msr,
+    register::GeneralProtection,
+    retired::Retired,
+    sys::{bindings, irq::IrqsOff, perf::GuestContext},
+};
+use core::marker::PhantomData;
+use kernel::{
+    ffi::{c_int, c_uint, c_void},
+    prelude::*,
+};
+
+/// The callbacks of a backend, as KVM takes them.
+pub(crate) struct Vtable(pub(super) bindings::kvm_vpmu_backend);
+
+impl Vtable {
+    /// Those of `T`.
+    pub(crate) fn of<T: Backend>() -> Self {
+        Self(Callbacks::<T>::VTABLE)
+    }
+}
+
+/// What KVM knows as the backend, and what goes with it.
+///
+/// KVM's pointer to its part is a pointer to all of it.
+#[repr(C)]
+pub(super) struct Registered {
+    /// KVM's part.
+    pub(super) backend: bindings::kvm_vpmu_backend,
+    /// The host as it is when the backend is registered, as which it remains.
+    pub(super) host: HostPmu,
+}
+
+/// The C callbacks, each a thin shell around its method of [`Backend`].
+///
+/// They are called by KVM and nobody else, which keeps the promises of `struct kvm_vpmu_backend`:
+///
+/// - C1: Pointers to vCPUs, and those that a value is to be written to, are valid for the call.
+/// - C2: Callbacks for a vCPU come one at a time. So the vCPU's data can be borrowed for the call,
+///   mutably.
+/// - C3: A vCPU's callbacks come after its `vcpu_create` has succeeded, and before its
+///   `vcpu_destroy`, which comes once.
+/// - C4: KVM's services do not call back.
+/// - C5: Each callback comes in the context that its documentation in C says.
+/// - C6: What `vcpu_create` gets as the backend is what was registered. It remains so until all
+///   vCPUs are gone.
+struct Callbacks<T: Backend>(PhantomData<T>);
+
+/// What is kept for a vCPU.
+struct Private<T: Backend> {
+    /// The host, as it was when the backend was registered. That outlives the vCPU: the lifetime is
+    /// the vCPU's.
+    host: &'static HostPmu,
+    /// The backend's own.
+    data: T::VcpuData,
+}
+
+/// What KVM says by bits of `enum kvm_vpmu_retired`, but for the privilege level.
+const fn retired(what: u32) -> Retired {
+    Retired::from_bits((what & !bindings::kvm_vpmu_retired_KVM_VPMU_RETIRED_AT_CPL0) as u8)
+}
+
+const _: () = {
+    use super::super::bindings::*;
+
+    const fn same(c: kvm_vpmu_retired, rust: Retired) -> bool {
+        retired(c).is(rust) && rust.is(retired(c))
+    }
+
+    assert!(same(
+        kvm_vpmu_retired_KVM_VPMU_RETIRED_INSTRUCTION,
+        Retired::INSTRUCTION
+    ));
+    assert!(same(
+        kvm_vpmu_retired_KVM_VPMU_RETIRED_BRANCH,
+        Retired::BRANCH
+    ));
+    assert!(same(
+        kvm_vpmu_retired_KVM_VPMU_RETIRED_TAKEN,
+        Retired::TAKEN
+    ));
+    assert!(same(
+        kvm_vpmu_retired_KVM_VPMU_RETIRED_CONDITIONAL,
+        Retired::CONDITIONAL
+    ));
+    assert!(same(
+        kvm_vpmu_retired_KVM_VPMU_RETIRED_CALL,
+        Retired::NEAR_CALL
+    ));
+    assert!(same(
+        kvm_vpmu_retired_KVM_VPMU_RETIRED_RETURN,
+        Retired::NEAR_RETURN
+    ));
+    assert!(same(
+        kvm_vpmu_retired_KVM_VPMU_RETIRED_INDIRECT,
+        Retired::INDIRECT
+    ));
+    assert!(same(kvm_vpmu_retired_KVM_VPMU_RETIRED_FAR, Retired::FAR));
+};
+
+/// What KVM understands: 0, or 1 for a fault.
+fn or_fault(result: Result<(), GeneralProtection>) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(GeneralProtection) => 1,
+    }
+}
+
+impl<T: Backend> Callbacks<T> {
+    /// All of them; the rest of the structure is filled in when it is registered.
+    const VTABLE: bindings::kvm_vpmu_backend = bindings::kvm_vpmu_backend {
+        owner: core::ptr::null_mut(),
+        name: kernel::str::as_char_ptr_in_const_context(T::NAME),
+        caps: bindings::kvm_vpmu_guest_caps {
+            version: 0,
+            num_counters_gp: 0,
+            num_counters_fixed: 0,
+            bit_width_gp: 0,
+            bit_width_fixed: 0,
+            events_mask_len: 0,
+            events_mask: 0,
+            reserved: 0,
+            perf_capabilities: 0,
+        },
+        vcpu_create: Some(Self::vcpu_create),
+        vcpu_destroy: Some(Self::vcpu_destroy),
+        refresh: Some(Self::refresh),
+        is_valid_msr: Some(Self::is_valid_msr),
+        get_msr: Some(Self::get_msr),
+        set_msr: Some(Self::set_msr),
+        rdpmc: Some(Self::rdpmc),
+        check_rdpmc: Some(Self::check_rdpmc),
+        handle_event: Some(Self::handle_event),
+        retired: Some(Self::retired),
+        recalc_intercepts: Some(Self::recalc_intercepts),
+        mode_changed: Some(Self::mode_changed),
+        load: Some(Self::load),
+        put: Some(Self::put),
+    };
+
+    /// What we keep for a vCPU.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is that of the callback which calls, and `'a` ends with it.
+    #[inline(always)]
+    unsafe fn private<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a mut Private<T> {
+        // SAFETY: `vcpu` is valid by C1. By C3 `vcpu_create()` has stored a pointer to a box's
+        // content, and `vcpu_destroy()` has not taken it back. By C2 and C4 nobody else borrows it.
+        unsafe { &mut *bindings::kvm_vpmu_priv(vcpu).cast() }
+    }
+
+    /// The data of a vCPU, for a callback that changes nothing.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::private`]; if others do the same meanwhile, it does no harm.
+    #[inline(always)]
+    unsafe fn data_ref<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a T::VcpuData {
+        // SAFETY: By C1 and C3 as in `private()`; by C2 and C4 nobody borrows it mutably.
+        let private: &Private<T> = unsafe { &*bindings::kvm_vpmu_priv(vcpu).cast() };
+        &private.data
+    }
+
+    /// The data of a vCPU.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::private`].
+    #[inline(always)]
+    unsafe fn data<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a mut T::VcpuData {
+        // SAFETY: The caller's promise.
+        &mut unsafe { Self::private(vcpu) }.data
+    }
+
+    /// The vCPU of a callback that is the only one at it.
+    ///
+    /// # Safety
+    ///
+    /// The callback is one of these by C5, and `'a` ends with it.
+    #[inline(always)]
+    unsafe fn held<'a>(vcpu: *mut bindings::kvm_vcpu) -> HeldVcpu<'a> {
+        // SAFETY: By C1 it is valid, by C3 the backend's, and nobody else is at it by C5.
+        unsafe { HeldVcpu::new(Vcpu::from_raw(vcpu)) }
+    }
+
+    /// The same, of a callback that runs with the vCPU loaded.
+    ///
+    /// # Safety
+    ///
+    /// The callback is one of these by C5, and `'a` ends with it.
+    #[inline(always)]
+    unsafe fn loaded<'a>(vcpu: *mut bindings::kvm_vcpu) -> LoadedVcpu<'a> {
+        // SAFETY: By C5 it is loaded as well.
+        unsafe { LoadedVcpu::new(Self::held(vcpu)) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with a vCPU that has no data yet.
+    unsafe extern "C" fn vcpu_create(
+        backend: *const bindings::kvm_vpmu_backend,
+        vcpu: *mut bindings::kvm_vcpu,
+    ) -> c_int {
+        // SAFETY: By C6 this is what a `Registered` begins with, which nobody changes and which is
+        // there for longer than the vCPU.
+        let registered: &Registered = unsafe { &*backend.cast() };
+        let result = T::vcpu_create().and_then(|data| {
+            let private: Private<T> = Private {
+                host: &registered.host,
+                data,
+            };
+            Ok(KBox::new(private, GFP_KERNEL_ACCOUNT)?)
+        });
+        match result {
+            Ok(private) => {
+                let private: *mut c_void = KBox::into_raw(private).cast();
+                // SAFETY: The vCPU is valid by C1.
+                unsafe { bindings::kvm_vpmu_set_priv(vcpu, private) };
+                0
+            }
+            Err(error) => error.to_errno(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, once, after `vcpu_create()`.
+    unsafe extern "C" fn vcpu_destroy(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The vCPU is valid by C1.
+        let data = unsafe { bindings::kvm_vpmu_priv(vcpu) };
+        // SAFETY: By C3 `vcpu_create()` has stored what it got from `KBox::into_raw()`, this
+        // happens once, and no other callback comes any more.
+        drop(unsafe { KBox::<Private<T>>::from_raw(data.cast()) });
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held or before anybody knows the vCPU.
+    unsafe extern "C" fn refresh(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The callback's own vCPU, which is held by C5.
+        let (held, Private { host, data }) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
+        T::refresh(host, &held, data);
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held.
+    unsafe extern "C" fn is_valid_msr(vcpu: *mut bindings::kvm_vcpu, msr: u32) -> bool {
+        // SAFETY: The callback's own vCPU.
+        T::is_valid_msr(unsafe { Self::data_ref(vcpu) }, Msr::new(msr))
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held and `value` valid for a write.
+    unsafe extern "C" fn get_msr(
+        vcpu: *mut bindings::kvm_vcpu,
+        msr: u32,
+        host_initiated: bool,
+        value: *mut u64,
+    ) -> c_int {
+        // SAFETY: The callback's own vCPU.
+        let data = unsafe { Self::data_ref(vcpu) };
+        let result = T::get_msr(data, Msr::new(msr), host_initiated);
+        // SAFETY: `value` is valid by C1.
+        or_fault(result.map(|read| unsafe { value.write(read) }))
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held.
+    unsafe extern "C" fn set_msr(
+        vcpu: *mut bindings::kvm_vcpu,
+        msr: u32,
+        host_initiated: bool,
+        value: u64,
+    ) -> c_int {
+        // SAFETY: The callback's own vCPU, which is held by C5.
+        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
+        or_fault(T::set_msr(
+            &held,
+            data,
+            Msr::new(msr),
+            value,
+            host_initiated,
+        ))
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held and `value` valid for a write.
+    unsafe extern "C" fn rdpmc(vcpu: *mut bindings::kvm_vcpu, ecx: u32, value: *mut u64) -> c_int {
+        // SAFETY: The callback's own vCPU.
+        let result = T::rdpmc(unsafe { Self::data_ref(vcpu) }, ecx);
+        // SAFETY: `value` is valid by C1.
+        or_fault(result.map(|read| unsafe { value.write(read) }))
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held.
+    unsafe extern "C" fn check_rdpmc(vcpu: *mut bindings::kvm_vcpu, ecx: u32) -> c_int {
+        // SAFETY: The callback's own vCPU.
+        c_int::from(T::rdpmc_faults(unsafe { Self::data_ref(vcpu) }, ecx))
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held.
+    unsafe extern "C" fn handle_event(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The callback's own vCPU, which is held by C5.
+        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
+        T::filter_changed(&held, data);
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, in the vCPU's own task with vcpu->mutex held.
+    unsafe extern "C" fn retired(vcpu: *mut bindings::kvm_vcpu, what: u32) {
+        // SAFETY: The callback's own vCPU, which is held and loaded by C5.
+        let (loaded, data) = unsafe { (Self::loaded(vcpu), Self::data(vcpu)) };
+        let at_cpl0 = what & bindings::kvm_vpmu_retired_KVM_VPMU_RETIRED_AT_CPL0 != 0;
+        T::retired(&loaded, data, retired(what), at_cpl0);
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held and the vCPU loaded.
+    unsafe extern "C" fn recalc_intercepts(vcpu: *mut bindings::kvm_vcpu, has_pmu: bool) {
+        // SAFETY: The callback's own vCPU, which is held and loaded by C5.
+        let (loaded, data) = unsafe { (Self::loaded(vcpu), Self::data_ref(vcpu)) };
+        // SAFETY: This is the callback for it.
+        let intercepts = unsafe { Intercepts::new(loaded) };
+        T::set_intercepts(&intercepts, has_pmu.then_some(data));
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, with vcpu->mutex held; or when nobody knows the vCPU any more, whose L2
+    /// is left as it is destroyed.
+    unsafe extern "C" fn mode_changed(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The callback's own vCPU, which is held by C5.
+        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
+        // SAFETY: The vCPU is valid by C1 and held by C5.
+        let mode = unsafe {
+            Mode {
+                svme: bindings::kvm_vpmu_guest_has_svme(vcpu),
+                l2: bindings::kvm_vpmu_is_guest_mode(vcpu),
+            }
+        };
+        T::mode_changed(&held, data, mode);
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, in the vCPU's own task with interrupts off, which stay off until
+    /// `put()`.
+    unsafe extern "C" fn load(vcpu: *mut bindings::kvm_vcpu) -> c_uint {
+        // SAFETY: They are by C5, and stay so until `put()` has ended.
+        let irqs_off = unsafe { IrqsOff::assume() };
+        // SAFETY: The vCPU is valid by C1 and held by C5.
+        let lvtpc = unsafe { bindings::kvm_vpmu_guest_lvtpc(vcpu) };
+        // SAFETY: The callback's own vCPU.
+        let data = unsafe { Self::data(vcpu) };
+
+        // Ownership first: from here on nothing counts until VM-entry.
+        let lvtpc_used = T::can_interrupt(data).then_some(lvtpc);
+        // SAFETY: KVM has claimed the PMU for the vCPU's virtual machine by C5.
+        let context = unsafe { GuestContext::load(irqs_off, lvtpc_used) };
+        // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and was just given
+        // the PMU.
+        let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
+        let elided = T::load(&owner, data, lvtpc);
+        context.keep();
+        elided
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, once after each `load()`, on the same processor and with interrupts off
+    /// since then.
+    unsafe extern "C" fn put(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: They are by C5, and stay so until `put()` has ended.
+        let irqs_off = unsafe { IrqsOff::assume() };
+        // SAFETY: By C5 `load()` came before, on this processor, and has kept the context. As
+        // interrupts were off ever since, nothing else could load one here.
+        let context = unsafe { GuestContext::resume(irqs_off) };
+        // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has the PMU since
+        // `load()`.
+        let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
+        // SAFETY: The callback's own vCPU.
+        T::put(&owner, unsafe { Self::data(vcpu) });
+        // Ownership goes back to perf last.
+        drop(context);
+    }
+}

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! vCPUs, by what may be done with them.
+
+use super::msr::GuestMsr;
+use crate::{
+    filter::EventFilter,
+    intercepts::Access,
+    model::{CpuidLeaf, GuestConfig},
+    msr::{EventSelector, Msr},
+    sys::{bindings, perf::GuestContext},
+};
+use core::ops::Deref;
+use kernel::types::Opaque;
+
+/// What KVM itself has to know of a vCPU's PMU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Public {
+    /// Version of the guest's PMU, 0 for none.
+    pub(crate) version: u32,
+    /// May a counter of the guest be counting instructions? Then KVM must not complete any in its
+    /// exit fastpath.
+    pub(crate) counts_instructions: bool,
+    /// Bits of IA32_PERF_GLOBAL_CTRL that the guest can set, for nested VM-entry checks.
+    pub(crate) global_ctrl_valid: u64,
+    /// Bits of IA32_PERF_GLOBAL_STATUS that exist.
+    pub(crate) global_status_valid: u64,
+}
+
+/// A vCPU, `struct kvm_vcpu`.
+///
+/// # Invariants
+///
+/// It is a vCPU of the registered backend and does not go away while a reference to it exists.
+#[repr(transparent)]
+pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
+
+impl Vcpu {
+    /// # Safety
+    ///
+    /// For `'a`, `vcpu` points to a vCPU of the registered backend.
+    #[inline(always)]
+    pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
+        // SAFETY: The caller's promise; the layout is the same by `repr(transparent)`.
+        unsafe { &*vcpu.cast() }
+    }
+
+    /// The pointer that KVM knows it by.
+    #[inline(always)]
+    fn as_raw(&self) -> *mut bindings::kvm_vcpu {
+        self.0.get()
+    }
+
+    /// Intercepts accesses to `msr`, except those in `free`.
+    ///
+    /// # Safety
+    ///
+    /// It is called in one of the callbacks that KVM lets change these intercepts.
+    unsafe fn intercept_msr_here(&self, msr: Msr, free: Access) {
+        let (reads, writes) = (bindings::KVM_VPMU_MSR_R, bindings::KVM_VPMU_MSR_W);
+        for (access, free) in [(reads, free.reads), (writes, free.writes)] {
+            match if free { GuestMsr::checked(msr) } else { None } {
+                // SAFETY: The vCPU is valid by the type's invariant, and this is the place, as the
+                // caller promises. The register is one for guests by its own type's.
+                Some(msr) => unsafe {
+                    bindings::kvm_vpmu_set_msr_intercept(
+                        self.as_raw(),
+                        msr.address(),
+                        access,
+                        false,
+                    )
+                },
+                // SAFETY: The same, but it may be any register: an intercept harms nobody.
+                None => unsafe {
+                    bindings::kvm_vpmu_set_msr_intercept(self.as_raw(), msr.address(), access, true)
+                },
+            }
+        }
+    }
+
+    /// Has KVM deliver a PMI to the guest before the next VM-entry.
+    pub(crate) fn request_pmi(&self) {
+        // SAFETY: The vCPU is valid by the type's invariant; the function may be called anywhere.
+        unsafe { bindings::kvm_vpmu_request_pmi(self.as_raw()) };
+    }
+}
+
+/// A vCPU that nobody else is at: what is kept of the guest does not change meanwhile.
+///
+/// It need not be loaded. Whether one may sleep is for each callback to say.
+///
+/// # Invariants
+///
+/// vcpu->mutex is held, or nobody else knows of the vCPU: not yet, or not any more.
+pub(crate) struct HeldVcpu<'a>(&'a Vcpu);
+
+impl<'a> HeldVcpu<'a> {
+    /// # Safety
+    ///
+    /// Nobody else is at the vCPU for `'a`, see the type.
+    #[inline(always)]
+    pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
+        // INVARIANT: The caller's promise.
+        Self(vcpu)
+    }
+
+    /// Tells KVM what it has to know of the PMU.
+    pub(crate) fn publish(&self, public: Public) {
+        let public = bindings::kvm_vpmu_public {
+            version: public.version,
+            counts_instructions: public.counts_instructions,
+            global_ctrl_rsvd: !public.global_ctrl_valid,
+            global_status_rsvd: !public.global_status_valid,
+        };
+        // SAFETY: The vCPU is valid and held, and the function copies what the pointer points to.
+        unsafe { bindings::kvm_vpmu_publish(self.as_raw(), &public) };
+    }
+
+    /// Publishes [`Public::counts_instructions`] alone.
+    pub(crate) fn set_counts_instructions(&self, counts: bool) {
+        // SAFETY: The vCPU is valid and held.
+        unsafe { bindings::kvm_vpmu_set_counts_instructions(self.as_raw(), counts) };
+    }
+}
+
+impl Deref for HeldVcpu<'_> {
+    type Target = Vcpu;
+
+    fn deref(&self) -> &Vcpu {
+        self.0
+    }
+}
+
+/// A vCPU that nobody else is at, and whose guest's state is at hand.
+///
+/// # Invariants
+///
+/// The vCPU is loaded on this processor.
+pub(crate) struct LoadedVcpu<'a>(HeldVcpu<'a>);
+
+impl<'a> LoadedVcpu<'a> {
+    /// # Safety
+    ///
+    /// The vCPU is loaded on this processor, and stays so for `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn new(vcpu: HeldVcpu<'a>) -> Self {
+        // INVARIANT: The caller's promise.
+        Self(vcpu)
+    }
+
+    /// Is the guest at CPL 1, 2 or 3?
+    pub(crate) fn is_in_user_mode(&self) -> bool {
+        // SAFETY: The vCPU is valid, held and loaded.
+        unsafe { bindings::kvm_vpmu_guest_is_user(self.as_raw()) }
+    }
+}
+
+impl<'a> Deref for LoadedVcpu<'a> {
+    type Target = HeldVcpu<'a>;
+
+    fn deref(&self) -> &HeldVcpu<'a> {
+        &self.0
+    }
+}
+
+impl GuestConfig for HeldVcpu<'_> {
+    fn cpuid(&self, leaf: u32, index: u32) -> Option<CpuidLeaf> {
+        let mut found = bindings::kvm_vpmu_cpuid::default();
+        // SAFETY: The vCPU is valid and held, and the pointer is valid for writes.
+        let exists =
+            unsafe { bindings::kvm_vpmu_guest_cpuid(self.as_raw(), leaf, index, &mut found) };
+        exists.then_some(CpuidLeaf {
+            eax: found.eax,
+            ebx: found.ebx,
+            ecx: found.ecx,
+            edx: found.edx,
+        })
+    }
+
+    fn perf_capabilities(&self) -> u64 {
+        // SAFETY: The vCPU is valid and held.
+        unsafe { bindings::kvm_vpmu_guest_perf_capabilities(self.as_raw()) }
+    }
+}
+
+impl EventFilter for HeldVcpu<'_> {
+    fn allows(&self, selector: EventSelector) -> bool {
+        // SAFETY: The vCPU is valid; the function protects its access of the filter itself.
+        unsafe { bindings::kvm_vpmu_gp_event_allowed(self.as_raw(), selector.bits()) }
+    }
+
+    fn allows_fixed(&self, index: u8) -> bool {
+        // SAFETY: The vCPU is valid; the function protects its access of the filter itself.
+        unsafe { bindings::kvm_vpmu_fixed_counter_allowed(self.as_raw(), index.into()) }
+    }
+}
+
+/// The permission to set a vCPU's intercepts, and the vCPU.
+///
+/// # Invariants
+///
+/// KVM asked for it: kvm->srcu is held for read.
+pub(crate) struct Intercepts<'a>(LoadedVcpu<'a>);
+
+impl<'a> Intercepts<'a> {
+    /// # Safety
+    ///
+    /// KVM has asked for the intercepts to be set, and waits for that.
+    pub(super) unsafe fn new(vcpu: LoadedVcpu<'a>) -> Self {
+        // INVARIANT: The caller's promise.
+        Self(vcpu)
+    }
+
+    /// Intercepts accesses to `msr`, except those in `free`.
+    ///
+    /// What user space filters stays intercepted, and what is not for guests to access: with a
+    /// warning, since whoever has it `free` is mistaken.
+    pub(crate) fn intercept_msr(&self, msr: Msr, free: Access) {
+        // SAFETY: By the type's invariant this is the place to set intercepts.
+        unsafe { self.intercept_msr_here(msr, free) };
+    }
+
+    /// Sets or clears the intercept of RDPMC.
+    pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
+        // SAFETY: By the type's invariant this is the place to set intercepts.
+        unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept) };
+    }
+
+    /// Has VM-entry load the guest's IA32_PERF_GLOBAL_CTRL, and VM-exit save it and load 0. Intel.
+    pub(crate) fn switch_global_ctrl(&self, enable: bool) {
+        // SAFETY: By the type's invariant this is the place to set such controls.
+        unsafe { bindings::kvm_vpmu_switch_global_ctrl(self.as_raw(), enable) };
+    }
+}
+
+impl<'a> Deref for Intercepts<'a> {
+    type Target = LoadedVcpu<'a>;
+
+    fn deref(&self) -> &LoadedVcpu<'a> {
+        &self.0
+    }
+}
+
+/// A vCPU that owns its processor's PMU.
+///
+/// # Invariants
+///
+/// The vCPU is loaded on this processor, interrupts are off, and perf has given the PMU to it.
+pub(crate) struct OwnerVcpu<'a> {
+    /// The vCPU.
+    vcpu: &'a Vcpu,
+    /// What it owns.
+    _context: &'a GuestContext<'a>,
+}
+
+impl<'a> OwnerVcpu<'a> {
+    /// # Safety
+    ///
+    /// The vCPU is loaded on this processor, and `context` was given to it.
+    #[inline(always)]
+    pub(super) unsafe fn new(vcpu: &'a Vcpu, context: &'a GuestContext<'a>) -> Self {
+        // INVARIANT: The caller's promise; interrupts are off as long as there is a context.
+        Self {
+            vcpu,
+            _context: context,
+        }
+    }
+
+    /// The guest's IA32_PERF_GLOBAL_CTRL as VM-exit saved it. Intel.
+    #[inline(always)]
+    pub(crate) fn read_guest_global_ctrl(&self) -> u64 {
+        // SAFETY: By the type's invariant the vCPU's VMCS is this processor's current one.
+        unsafe { bindings::kvm_vpmu_read_guest_global_ctrl(self.as_raw()) }
+    }
+
+    /// Sets what VM-entry loads into IA32_PERF_GLOBAL_CTRL. Intel.
+    #[inline(always)]
+    pub(crate) fn write_guest_global_ctrl(&self, ctrl: u64) {
+        // SAFETY: By the type's invariant the vCPU's VMCS is this processor's current one. A value
+        // that VM-entry does not take makes it fail, and nothing else.
+        unsafe { bindings::kvm_vpmu_write_guest_global_ctrl(self.as_raw(), ctrl) };
+    }
+
+    /// Waits, for some microseconds at most, for the interrupt of an overflow of the guest's.
+    ///
+    /// Whatever has come by then comes to KVM, as the guest's. Counters must not count any more.
+    #[cold]
+    pub(crate) fn wait_for_pmi(&self) {
+        // SAFETY: By the type's invariant perf has given this processor's PMU to the vCPU, and
+        // interrupts are off.
+        unsafe { bindings::perf_wait_for_guest_pmi() };
+    }
+
+    /// Will the guest be entered at CPL 1, 2 or 3?
+    pub(crate) fn is_in_user_mode(&self) -> bool {
+        // SAFETY: By the type's invariant the vCPU is loaded.
+        unsafe { bindings::kvm_vpmu_guest_is_user(self.as_raw()) }
+    }
+
+    /// Sets the intercepts of `msr` as [`Intercepts::intercept_msr`] does, for L1: L2 has those
+    /// set at once, and what is cleared when all intercepts are set again.
+    pub(crate) fn intercept_msr(&self, msr: Msr, free: Access) {
+        // SAFETY: By the type's invariant this is load(), which may set intercepts, or put(), which
+        // may clear what load() has set.
+        unsafe { self.intercept_msr_here(msr, free) };
+    }
+
+    /// Has the guest exit if it accesses `msrs`, until all intercepts are set again, which is asked
+    /// for: VMX's L2 gets what is set here only then.
+    pub(crate) fn intercept_msrs(&self, msrs: &[Msr]) {
+        for msr in msrs {
+            self.intercept_msr(*msr, Access::NONE);
+        }
+        self.request_intercepts();
+    }
+
+    /// Sets or clears the intercept of RDPMC.
+    pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
+        // SAFETY: By the type's invariant this is load(), which may set intercepts, or put(), which
+        // may clear what load() has set.
+        unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept) };
+    }
+
+    /// Has all intercepts set again, before the next VM-entry.
+    pub(crate) fn request_intercepts(&self) {
+        // SAFETY: The vCPU is valid; the function may be called anywhere.
+        unsafe { bindings::kvm_vpmu_request_recalc_intercepts(self.as_raw()) };
+    }
+}
+
+impl Deref for OwnerVcpu<'_> {
+    type Target = Vcpu;
+
+    fn deref(&self) -> &Vcpu {
+        self.vcpu
+    }
+}

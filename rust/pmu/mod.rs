@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers of a PMU that a vCPU owns.
+//!
+//! # What writing them can do
+//!
+//! A counter, an event selector, the enables and the status of a PMU are numbers and switches. What
+//! they count and what an overflow does is confined to the processor, with one exception: a counter
+//! that has its bit in IA32_PEBS_ENABLE makes hardware write a record to where IA32_DS_AREA points,
+//! as branch tracing does with its bits in IA32_DEBUGCTL. Both are off here. perf has switched them
+//! off before it lent the PMU (`perf_load_guest_context()` disables the PMU, and with it PEBS and
+//! BTS, and takes all of its events out), none of the methods below switches them on, and no guest
+//! can be let access those registers (`GuestMsr` in `msr.rs`).
+//!
+//! So whatever is written, memory safety is not at stake. A value that a register does not take is
+//! reported by the kernel and dropped. What has to hold is that the PMU is ours to change, which
+//! [`OwnerVcpu`] proves.
+
+mod amd;
+mod intel;
+
+pub(crate) use amd::AmdPmu;
+pub(crate) use intel::IntelPmu;
+
+use super::{bindings, kvm::OwnerVcpu};
+use crate::msr::Msr;
+use core::arch::asm;
+
+/// Reads a register of the PMU.
+#[inline(always)]
+fn read(msr: Msr) -> u64 {
+    // SAFETY: No RDMSR has an effect on memory. One that faults is reported and reads 0.
+    unsafe { bindings::kmp_rdmsr(msr.address()) }
+}
+
+/// Writes a register of the PMU.
+///
+/// # Safety
+///
+/// A vCPU owns the PMU, and `msr` is a counter, a selector, an enable or the status of it: see
+/// above for why the value does not matter.
+#[inline(always)]
+unsafe fn write(msr: Msr, value: u64) {
+    // SAFETY: The caller's promise.
+    unsafe { bindings::kmp_wrmsr(msr.address(), value) };
+}
+
+/// Claims this processor's counters, see [`Hw::claim_counters`].
+#[inline(always)]
+fn claim_counters(_owner: &OwnerVcpu<'_>, claim: u64) -> u64 {
+    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`.
+    unsafe { bindings::perf_claim_guest_counters(claim) }
+}
+
+/// Reads what RDPMC reads with this `ecx`.
+///
+/// It must be something that the host has. Were it not, the kernel would warn once and the result
+/// be 0, as of an RDMSR that faults: the entry of the exception table has its type, EX_TYPE_RDMSR,
+/// which `rust/helpers.c` asserts to be this number.
+#[inline(always)]
+fn read_pmc(ecx: u32) -> u64 {
+    let (low, high): (u64, u64);
+    // SAFETY: RDPMC reads into EDX:EAX, clears the upper halves of both registers, and touches
+    // neither memory nor flags. If it faults, the kernel clears both registers and goes on behind
+    // it.
+    unsafe {
+        asm!(
+            "2: rdpmc",
+            "3:",
+            ".pushsection \"__ex_table\", \"a\"",
+            ".balign 4",
+            ".long 2b - .",
+            ".long 3b - .",
+            ".long 9",
+            ".popsection",
+            in("ecx") ecx,
+            out("rax") low,
+            out("rdx") high,
+            options(nomem, nostack, preserves_flags)
+        )
+    };
+    (high << 32) | low
+}
