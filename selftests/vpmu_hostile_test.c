@@ -838,6 +838,8 @@ static enum verdict guest_read_verdict(struct hostile *h, const struct poke *p)
 
 static enum verdict guest_verdict(struct hostile *h, const struct poke *p)
 {
+	if (p->kind == POKE_RDPMC && vpmu_model_is_open_rdpmc(&h->model, p->index))
+		return OPEN;
 	if (p->kind == POKE_RDPMC)
 		return vpmu_model_has_rdpmc(&h->model, p->index) ? TAKEN : REFUSED;
 	if (p->index == h->denied_msr &&

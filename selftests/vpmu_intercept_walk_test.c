@@ -138,10 +138,11 @@ static struct pmu pmu_of(const struct vpmu_config *config)
 	if (!config->version)
 		pmu.config.nr_gp = 0;
 	/* It divides up what fixed counter 3 counts. */
-	pmu.metrics = host_metrics && !config->no_capabilities && pmu.config.nr_fixed > 3;
+	pmu.metrics = host_metrics && !config->no_capabilities && !config->no_metrics &&
+		      pmu.config.nr_fixed > 3;
 	pmu.whole = config->version >= 2 && pmu.gp && pmu.fixed &&
 		    config->nr_gp == host.nr_gp && config->nr_fixed == host.nr_fixed &&
-		    pmu.metrics == host_metrics;
+		    !vpmu_host_has_more();
 	return pmu;
 }
 
@@ -174,7 +175,7 @@ static bool msr_is_free(const struct pmu *pmu, uint32_t msr)
  */
 static bool amd_rdpmc_is_free(const struct pmu *pmu, uint32_t index)
 {
-	if (this_cpu_has(X86_FEATURE_PERFCTR_NB) || this_cpu_has(X86_FEATURE_PERFCTR_LLC))
+	if (vpmu_rdpmc_must_exit())
 		return false;
 	return pmu->config.nr_gp == vpmu_config_host().nr_gp ||
 	       index >= vpmu_config_host().nr_gp;
@@ -352,9 +353,9 @@ TEST(version_1)
 	unsigned int nr;
 
 	if (host_cpu_is_amd) {
-		configs[0] = (struct vpmu_config) { .version = 1, .nr_gp = AMD_NR_LEGACY };
-		configs[1] = (struct vpmu_config) { .version = 1, .nr_gp = 6 };
-		walk_all(configs, 2);
+		/* With the legacy counters alone a guest has no mediated PMU. */
+		configs[0] = (struct vpmu_config) { .version = 1, .nr_gp = 6 };
+		walk_all(configs, 1);
 		return;
 	}
 	for (nr = 0; nr < max.nr_gp; nr++)

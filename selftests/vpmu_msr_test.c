@@ -131,7 +131,7 @@ static void guest_fixed_ctrl(void)
 
 static void guest_global(void)
 {
-	const uint64_t counters = guest_gp_mask() | guest_fixed_mask();
+	const uint64_t counters = guest_gp_mask() | guest_fixed_mask() | guest_metrics_mask();
 	int bit;
 
 	guest_probe_bits(MSR_CORE_PERF_GLOBAL_CTRL, counters);
@@ -223,8 +223,9 @@ static void guest_absent(void)
 		guest_expect_absent(MSR_CORE_PERF_FIXED_CTR0 + i);
 		guest_expect_rdpmc_fault(INTEL_RDPMC_FIXED | i);
 	}
-	/* No such kinds of counters: metrics, fast reads. */
-	guest_expect_rdpmc_fault(INTEL_RDPMC_METRICS);
+	/* No such kinds of counters: maybe metrics, fast reads. */
+	if (!guest_metrics_mask())
+		guest_expect_rdpmc_fault(INTEL_RDPMC_METRICS);
 	guest_expect_rdpmc_fault(INTEL_RDPMC_FAST);
 	guest_expect_rdpmc_fault(INTEL_RDPMC_FIXED | INTEL_RDPMC_FAST);
 	GUEST_DONE();
@@ -404,8 +405,11 @@ TEST_F(msr, no_full_width)
 /* What is reserved for the guest is reserved for who restores it. */
 TEST_F(msr, host_reserved)
 {
+	const bool metrics = self->config.nr_fixed > 3 &&
+			     vpmu_capabilities_max() & VPMU_CAP_METRICS;
 	const uint64_t counters = (BIT_ULL(self->config.nr_gp) - 1) |
-				  (BIT_ULL(self->config.nr_fixed) - 1) << 32;
+				  (BIT_ULL(self->config.nr_fixed) - 1) << 32 |
+				  (metrics ? BIT_ULL(48) : 0);
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 	int bit;
