@@ -9,7 +9,6 @@
  *
  * On an emulated processor "pmi: delay=" says how late they come.
  */
-#include <sys/mman.h>
 
 #include "apic.h"
 #include "cost.h"
@@ -220,7 +219,6 @@ TEST_F(late, overflow_with_status_cleared)
 
 /* Of the host: each period is a sample, though the guest is entered all the time. */
 #define SAMPLE_PERIOD	10007
-#define SAMPLE_PAGES	64
 
 static void guest_enters_and_leaves(void)
 {
@@ -239,19 +237,6 @@ static void guest_enters_and_leaves(void)
 	}
 }
 
-static uint64_t nr_samples(struct perf_event_mmap_page *page)
-{
-	const char *data = (const char *)page + page->data_offset;
-	const struct perf_event_header *header;
-	uint64_t at, nr = 0;
-
-	for (at = 0; at < page->data_head; at += header->size) {
-		header = (const void *)(data + at % page->data_size);
-		nr += header->type == PERF_RECORD_SAMPLE;
-	}
-	return nr;
-}
-
 TEST_F(late, overflow_of_host)
 {
 	struct perf_event_attr attr = host_event_attr();
@@ -267,21 +252,19 @@ TEST_F(late, overflow_of_host)
 	attr.sample_period = SAMPLE_PERIOD;
 	attr.sample_type = PERF_SAMPLE_IP;
 	fd = host_event_open_ok(&attr, 0, -1);
-	page = mmap(NULL, (1 + SAMPLE_PAGES) * getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED,
-		    fd, 0);
-	TEST_ASSERT(page != MAP_FAILED, "mmap() of the event failed");
+	page = host_records_map(fd);
 	gpm = host_interrupts("GPM", self->cpu);
 	host_event_enable(fd);
 	for (i = 0; i < 10; i++)
 		TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
 	host_event_disable(fd);
 	c = host_event_read(fd);
-	samples = nr_samples(page);
+	samples = host_records(page, PERF_RECORD_SAMPLE);
 	TEST_ASSERT(samples >= 100, "%lu samples only", samples);
 	TEST_ASSERT(samples + 1 >= c.value / SAMPLE_PERIOD && samples <= c.value / SAMPLE_PERIOD + 1,
 		    "%lu samples of %lu instructions", samples, c.value);
 	TEST_ASSERT_EQ(host_interrupts("GPM", self->cpu), gpm);
-	munmap(page, (1 + SAMPLE_PAGES) * getpagesize());
+	host_records_unmap(page);
 	close(fd);
 	kvm_vm_free(vm);
 	expect_host_unharmed(self);

@@ -11,7 +11,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 
 #include "apic.h"
 #include "cost.h"
@@ -236,22 +235,6 @@ TEST_F(lend, spurious_pmi)
 
 /* Samples of the host: one per period, though the PMU is lent all the time. */
 #define SAMPLE_PERIOD	10007
-#define SAMPLE_PAGES	64
-
-static uint64_t nr_samples(struct perf_event_mmap_page *page)
-{
-	const char *data = (const char *)page + page->data_offset;
-	uint64_t at, nr = 0, head = page->data_head;
-	const struct perf_event_header *header;
-
-	for (at = 0; at < head; at += header->size) {
-		header = (const void *)(data + at % page->data_size);
-		TEST_ASSERT(header->type == PERF_RECORD_SAMPLE, "A record of type %u",
-			    header->type);
-		nr++;
-	}
-	return nr;
-}
 
 TEST_F(lend, host_overflow)
 {
@@ -264,9 +247,7 @@ TEST_F(lend, host_overflow)
 	attr.sample_period = SAMPLE_PERIOD;
 	attr.sample_type = PERF_SAMPLE_IP;
 	fd = host_event_open_ok(&attr, 0, -1);
-	page = mmap(NULL, (1 + SAMPLE_PAGES) * getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED,
-		    fd, 0);
-	TEST_ASSERT(page != MAP_FAILED, "mmap() of the event failed");
+	page = host_records_map(fd);
 	gpm = host_interrupts("GPM", self->cpu);
 	host_event_enable(fd);
 	for (i = 0; i < 300; i++) {
@@ -276,12 +257,13 @@ TEST_F(lend, host_overflow)
 	}
 	host_event_disable(fd);
 	count = host_event_read(fd);
-	samples = nr_samples(page);
+	samples = host_records(page, PERF_RECORD_SAMPLE);
+	TEST_ASSERT_EQ(host_records(page, PERF_RECORD_MAX), samples);
 	TEST_ASSERT(samples > 50, "%lu samples only", samples);
 	TEST_ASSERT(samples == count.value / SAMPLE_PERIOD, "%lu samples of %lu instructions",
 		    samples, count.value);
 	TEST_ASSERT_EQ(host_interrupts("GPM", self->cpu) - gpm, 0);
-	munmap(page, (1 + SAMPLE_PAGES) * getpagesize());
+	host_records_unmap(page);
 	close(fd);
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -84,6 +85,37 @@ uint64_t host_loop_frame(int fd)
 			least = count;
 	}
 	return least;
+}
+
+#define RECORD_PAGES	64
+
+struct perf_event_mmap_page *host_records_map(int fd)
+{
+	void *page = mmap(NULL, (1 + RECORD_PAGES) * getpagesize(), PROT_READ | PROT_WRITE,
+			  MAP_SHARED, fd, 0);
+
+	TEST_ASSERT(page != MAP_FAILED, "mmap() of a perf event failed");
+	return page;
+}
+
+void host_records_unmap(struct perf_event_mmap_page *page)
+{
+	munmap(page, (1 + RECORD_PAGES) * getpagesize());
+}
+
+uint64_t host_records(const struct perf_event_mmap_page *page, uint32_t type)
+{
+	const char *data = (const char *)page + page->data_offset;
+	const struct perf_event_header *header;
+	uint64_t at, nr = 0;
+
+	TEST_ASSERT(page->data_head <= page->data_size, "The buffer of a perf event is too small");
+	for (at = 0; at < page->data_head; at += header->size) {
+		header = (const void *)(data + at);
+		TEST_ASSERT(header->type != PERF_RECORD_LOST, "Records of a perf event are lost");
+		nr += type == PERF_RECORD_MAX || header->type == type;
+	}
+	return nr;
 }
 
 int host_cpus(int *cpus, int max)

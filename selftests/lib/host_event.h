@@ -53,6 +53,15 @@ uint64_t host_loop_count(int fd, uint64_t rounds);
  */
 uint64_t host_loop_frame(int fd);
 
+/*
+ * The buffer of a sampling event, until host_records_unmap(); and how many records of
+ * @type are in it, PERF_RECORD_MAX for those of all types. None may be lost: it holds
+ * some ten thousand samples of 16 bytes.
+ */
+struct perf_event_mmap_page *host_records_map(int fd);
+void host_records_unmap(struct perf_event_mmap_page *page);
+uint64_t host_records(const struct perf_event_mmap_page *page, uint32_t type);
+
 /* The first CPUs that the process may run on; returns how many, @max at most. */
 int host_cpus(int *cpus, int max);
 
