@@ -9,6 +9,7 @@
  */
 #include "disturb.h"
 #include "host_event.h"
+#include "host_sysctl.h"
 #include "runner.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -162,6 +163,149 @@ TEST(many_events_beside_guest)
 	TEST_ASSERT(nr == NR_EVENTS, "Only %d of %d events ever counted", nr, NR_EVENTS);
 	for (i = 0; i < NR_EVENTS; i++)
 		close(fds[i]);
+	kvm_vm_free(vm);
+}
+
+/* All that the host can pin, beside a guest that uses all that it has. */
+static int open_pinned(struct perf_event_attr *attr, pid_t pid, int cpu, int *fds)
+{
+	struct host_count count;
+	int nr;
+
+	attr->pinned = 1;
+	attr->disabled = 0;
+	for (nr = 0; nr < NR_EVENTS; nr++) {
+		fds[nr] = host_event_open_ok(attr, pid, cpu);
+		/* One that doesn't fit is at its end at once. */
+		if (read(fds[nr], &count, sizeof(count)) != sizeof(count))
+			break;
+	}
+	TEST_ASSERT(nr && nr < NR_EVENTS, "%d events pinned", nr);
+	close(fds[nr]);
+	return nr;
+}
+
+/* Not inlined: from an event's read to its next one it retires the same for each event. */
+static noinline void read_all(const int *fds, int nr, struct host_count *counts)
+{
+	int i;
+
+	for (i = 0; i < nr; i++)
+		counts[i] = host_event_read(fds[i]);
+}
+
+static void test_pinned(bool of_cpu, uint64_t insns[NR_EVENTS], int *nr)
+{
+	const struct vpmu_config config = vpmu_config_max();
+	struct perf_event_attr attr = host_event_attr();
+	struct runner runner = {};
+	struct host_count before[NR_EVENTS], after[NR_EVENTS];
+	int fds[NR_EVENTS], i;
+	struct kvm_vm *vm;
+
+	runner.cpu = pin_self_to_any_cpu();
+	vm = counting_vm_create(&runner.vcpu, &config, GUEST_ROUNDS);
+	*nr = open_pinned(&attr, of_cpu ? -1 : 0, of_cpu ? runner.cpu : -1, fds);
+	printf("# %d pinned events\n", *nr);
+	runner_start(&runner);
+	read_all(fds, *nr, before);
+	host_loop(HOST_ROUNDS * NR_MEASURES);
+	read_all(fds, *nr, after);
+	runner_wait(&runner, 1);
+	runner_stop(&runner);
+	for (i = 0; i < *nr; i++) {
+		insns[i] = after[i].value - before[i].value;
+		TEST_ASSERT_EQ(after[i].running, after[i].enabled);
+		close(fds[i]);
+	}
+	kvm_vm_free(vm);
+}
+
+/*
+ * Between two reads of the same event are the loop, and the code that reads the others: the
+ * same for each, whichever counter it has.
+ */
+TEST(pinned_task_events)
+{
+	uint64_t insns[NR_EVENTS], irqs = host_all_interrupts();
+	int i, nr;
+
+	test_pinned(false, insns, &nr);
+	for (i = 0; i < nr; i++) {
+		host_expect_count(insns[i], insns[0], irqs);
+		TEST_ASSERT(insns[i] - HOST_ROUNDS * NR_MEASURES * HOST_LOOP_INSNS < 10000,
+			    "Event %d counted %lu", i, insns[i]);
+	}
+}
+
+/* With what else runs there, which has the CPU between two reads, too: the guest's thread. */
+TEST(pinned_cpu_events)
+{
+	uint64_t insns[NR_EVENTS];
+	int i, nr;
+
+	test_pinned(true, insns, &nr);
+	for (i = 0; i < nr; i++)
+		TEST_ASSERT(insns[i] >= HOST_ROUNDS * NR_MEASURES * HOST_LOOP_INSNS &&
+			    insns[i] < HOST_ROUNDS * NR_MEASURES * HOST_LOOP_INSNS * 21 / 20,
+			    "Event %d counted %lu", i, insns[i]);
+}
+
+/*
+ * An event that samples too often is throttled until the next tick, though each exit of a
+ * guest schedules it anew.
+ */
+#define MAX_SAMPLE_RATE	1000
+
+static void guest_exits(void)
+{
+	uint32_t eax, ebx, ecx, edx;
+	int i;
+
+	guest_pmu_clear();
+	wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()));
+	wrmsr(vpmu_msr_global_ctrl(), BIT_ULL(0));
+	for (;;) {
+		for (i = 0; i < 1000; i++)
+			__cpuid(0, 0, &eax, &ebx, &ecx, &edx);
+		GUEST_SYNC(0);
+	}
+}
+
+TEST(throttled)
+{
+	const struct vpmu_config config = vpmu_config_max();
+	struct perf_event_attr attr = host_event_attr();
+	struct perf_event_mmap_page *page;
+	uint64_t ticks, samples;
+	int fd, i, cpu, rate;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	VPMU_REQUIRE_MEDIATED();
+	cpu = pin_self_to_any_cpu();
+	rate = host_sysctl_set("kernel/perf_event_max_sample_rate", MAX_SAMPLE_RATE);
+	vm = vpmu_vm_create(&vcpu, guest_exits, &config);
+	attr.exclude_kernel = 0;
+	attr.sample_period = 100;
+	attr.sample_type = PERF_SAMPLE_IP;
+	fd = host_event_open_ok(&attr, 0, -1);
+	page = host_records_map(fd);
+	ticks = host_interrupts("LOC", cpu);
+	host_event_enable(fd);
+	for (i = 0; i < 5; i++)
+		TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+	host_event_disable(fd);
+	ticks = host_interrupts("LOC", cpu) - ticks;
+	samples = host_records(page, PERF_RECORD_SAMPLE);
+	printf("# %lu samples in %lu ticks\n", samples, ticks);
+	host_sysctl_set("kernel/perf_event_max_sample_rate", rate);
+	TEST_ASSERT(host_records(page, PERF_RECORD_THROTTLE), "The event was never throttled");
+	/* No kernel has a longer tick than the one that this tells. */
+	TEST_ASSERT(samples <= (ticks + 1) * DIV_ROUND_UP(MAX_SAMPLE_RATE, sysconf(_SC_CLK_TCK)),
+		    "%lu samples in %lu ticks", samples, ticks);
+	host_records_unmap(page);
+	close(fd);
 	kvm_vm_free(vm);
 }
 

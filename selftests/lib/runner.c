@@ -16,13 +16,14 @@ DEFINE_PAYLOAD(loops,
 
 static void guest_count_loops(uint64_t loops)
 {
+	unsigned int i;
 	uint64_t on;
 
 	for (;;) {
 		on = guest_select_all();
 		payload_loops.run(vpmu_msr_global_ctrl(), on, loops);
-		GUEST_ASSERT_EQ(_rdpmc(0), payload_loops.insns + loops);
-		GUEST_ASSERT_EQ(_rdpmc(1), loops);
+		for (i = 0; i < guest_nr_gp(); i++)
+			GUEST_ASSERT_EQ(_rdpmc(i), i % 2 ? loops : payload_loops.insns + loops);
 		guest_fixed0_expect(payload_loops.insns + loops);
 		GUEST_SYNC(0);
 	}
