@@ -217,6 +217,28 @@ static void guest_world(void)
 	GUEST_DONE();
 }
 
+/*
+ * Without SVM there is nothing for these two bits to tell apart: they are dropped, and the
+ * counter counts.
+ */
+static void guest_without_svm(void)
+{
+	unsigned int i;
+
+	GUEST_ASSERT(!this_cpu_has(X86_FEATURE_SVM));
+	for (i = 0; i < guest_config.nr_gp; i++) {
+		const uint64_t selector = VPMU_SEL_OS(AMD_ZEN_INSTRUCTIONS_RETIRED);
+
+		wrmsr(MSR_AMD64_PERF_CNTR_GLOBAL_CTL, 0);
+		wrmsr(MSR_F15H_PERF_CTR0 + 2 * i, 0);
+		wrmsr(MSR_F15H_PERF_CTL0 + 2 * i, selector | (i & 3) * GUEST_ONLY);
+		guest_expect(MSR_F15H_PERF_CTL0 + 2 * i, selector);
+		payload_cpuid.run(MSR_AMD64_PERF_CNTR_GLOBAL_CTL, BIT_ULL(i), 0);
+		GUEST_ASSERT_EQ(_rdpmc(i), payload_cpuid.insns);
+	}
+	GUEST_DONE();
+}
+
 /* Counter 1 gets no more of @event than the @count of payload_cpuid's own. */
 static void guest_expect_event(uint64_t event, uint64_t count)
 {
@@ -289,13 +311,18 @@ static struct kvm_vm *create(struct kvm_vcpu **vcpu, void *guest_code,
 	return vm;
 }
 
+static void run_to_end(struct kvm_vcpu *vcpu)
+{
+	while (vpmu_run(vcpu) == VPMU_SYNC)
+		;
+}
+
 static void test_guest(void *guest_code, const struct vpmu_config *config)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm = create(&vcpu, guest_code, config);
 
-	while (vpmu_run(vcpu) == VPMU_SYNC)
-		;
+	run_to_end(vcpu);
 	kvm_vm_free(vm);
 }
 
@@ -347,6 +374,18 @@ TEST_F(amd, world)
 	test_guest(guest_world, &self->config);
 }
 
+TEST_F(amd, without_svm)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	VPMU_REQUIRE_MEDIATED();
+	vm = create(&vcpu, guest_without_svm, &self->config);
+	vcpu_clear_cpuid_feature(vcpu, X86_FEATURE_SVM);
+	run_to_end(vcpu);
+	kvm_vm_free(vm);
+}
+
 TEST_F(amd, entries)
 {
 	VPMU_REQUIRE_MEDIATED();
@@ -358,11 +397,21 @@ TEST(version_1)
 	struct vpmu_config config = { .version = 1, .nr_gp = MAX_CORE };
 
 	test_guest(guest_version1, &config);
-	/* With the module it is KVM's own vPMU that is to serve it. */
+}
+
+/* With the module it is KVM's own vPMU that serves it, without it anyway. */
+TEST(legacy)
+{
+	struct vpmu_config config = { .version = 1, .nr_gp = NR_LEGACY };
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm = create(&vcpu, guest_version1, &config);
+
+	is_mediated = false;
+	sync_global_to_guest(vm, is_mediated);
+	run_to_end(vcpu);
 	if (vpmu_is_mediated())
-		return;
-	config.nr_gp = NR_LEGACY;
-	test_guest(guest_version1, &config);
+		TEST_ASSERT_EQ(vcpu_get_stat(vcpu, vpmu_loads), 0);
+	kvm_vm_free(vm);
 }
 
 /* What is reserved for the guest user space may write, but for a status of no counter. */
