@@ -226,10 +226,40 @@ static void older_guest(void)
 	kvm_vm_free(vm);
 }
 
+/* What a VMM gives a vCPU that it adds is what KVM offers by then. */
+static void older_guest_adds_vcpu(void)
+{
+	struct kvm_vcpu *vcpu, *added;
+	struct kvm_vm *vm;
+
+	vm = vm_create(2);
+	vcpu = vm_vcpu_add(vm, 0, guest_count);
+	exact = host_cpu_is_intel;
+	sync_global_to_guest(vm, exact);
+	run_once(vcpu);
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	added = vm_vcpu_add(vm, 1, guest_count);
+	if (kvm_cpu_has(X86_FEATURE_PDCM))
+		TEST_ASSERT_EQ(_vcpu_set_msr(added, MSR_IA32_PERF_CAPABILITIES,
+					     kvm_get_feature_msr(MSR_IA32_PERF_CAPABILITIES)), 1);
+	TEST_ASSERT(!mediated_vm_exists(), "The module took over a VM that was there before");
+	run_once(added);
+	run_once(vcpu);
+	TEST_ASSERT_EQ(vcpu_get_stat(added, vpmu_loads), 0);
+	kvm_vm_free(vm);
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+}
+
 TEST_F(reload, older_vm)
 {
 	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
 	in_child(older_guest);
+}
+
+TEST_F(reload, older_vm_adds_vcpu)
+{
+	TEST_ASSERT_EQ(vpmu_module_unload(), 0);
+	in_child(older_guest_adds_vcpu);
 }
 
 /* Between the processes of two guests that take turns: 0 is the older one's end. */
