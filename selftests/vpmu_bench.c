@@ -21,6 +21,7 @@
 #include "apic.h"
 #include "cost.h"
 #include "host_event.h"
+#include "host_sysctl.h"
 #include "vpmu.h"
 
 #define APIC_LVTPC	0x340
@@ -353,6 +354,7 @@ int main(int argc, char *argv[])
 {
 	int cpus[MAX_VCPUS], nr_cpus = host_cpus(cpus, MAX_VCPUS), nr_vcpus;
 	struct wanted wanted = { .words = argv + 1 };
+	bool watchdog;
 
 	if (argc > 2 && !strcmp(argv[1], "-o")) {
 		wanted.op = argv[2];
@@ -364,9 +366,17 @@ int main(int argc, char *argv[])
 	}
 	TEST_REQUIRE(kvm_is_pmu_enabled());
 	pin_self_to_cpu(0);
+	watchdog = nmi_watchdog_is_on();
 	for (nr_vcpus = 1; nr_vcpus <= nr_cpus; nr_vcpus++) {
+		/* As the kernel has it by default: with an event on each CPU. */
+		if (nmi_watchdog_is_available()) {
+			nmi_watchdog_set(true);
+			print_rows(&wanted, nr_vcpus, "watchdog");
+		}
+		nmi_watchdog_set(false);
 		print_rows(&wanted, nr_vcpus, "no-host-events");
 		print_rows_beside_events(&wanted, nr_vcpus);
 	}
+	nmi_watchdog_set(watchdog);
 	return KSFT_PASS;
 }
