@@ -4,7 +4,7 @@
  *
  *   vpmu_kexec kexec|crash KERNEL INITRD COMMAND-LINE
  *
- * runs a guest whose counters count and interrupt on each processor but the first, and
+ * runs a guest whose counters count on each processor but the first, and
  * goes on with KERNEL, on purpose or by a panic. What is to be found there is
  * for somebody else to see: scripts/kexec of the project.
  */
@@ -23,7 +23,10 @@
 #define APIC_LVTPC	0x340
 #define MAX_GUESTS	8
 
-/* Counters that count all the time, and one that interrupts again and again. */
+/*
+ * Counters that count all the time, and would interrupt if they lived to overflow. The guest
+ * doesn't exit by itself: it has the PMU when its processor is stopped.
+ */
 static void guest_counts(void)
 {
 	unsigned int i;
