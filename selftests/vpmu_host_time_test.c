@@ -324,6 +324,42 @@ TEST_F(event, read_while_lent)
 	expect_lent(&self->timed, self->timed.fd, &lent);
 }
 
+/* What has been, of a cgroup that isn't running on the CPU by now. */
+TEST_F(event, read_of_another_cgroup)
+{
+	const struct lend_run how = { .nsecs = 100000000 };
+	struct reader r = { .lend = &self->lend };
+	struct host_count before;
+	struct lent lent = {};
+	pthread_t thread;
+
+	if (!variant->cgroup)
+		SKIP(return, "of cgroups");
+	r.cpu = other_cpu(self->cpu);
+	if (r.cpu < 0)
+		SKIP(return, "needs two processors");
+	r.fd = self->timed.fd;
+	host_loop(HOST_ROUNDS);
+	lend_run(&self->lend, &how, NULL);
+	host_loop(HOST_ROUNDS);
+	cgroup_go_out();
+	/* The clock has stopped. */
+	usleep(1000);
+	before = host_event_read(r.fd);
+	TEST_ASSERT(before.enabled, "The event was never enabled");
+
+	TEST_ASSERT(!pthread_create(&thread, NULL, reader_thread, &r), "pthread_create() failed");
+	while (!r.ready)
+		sched_yield();
+	lend_run(&self->lend, &how, &lent);
+	pthread_join(thread, NULL);
+	TEST_ASSERT(r.inside[0] == r.inside[1], "The reader had to wait for the guest to go");
+	TEST_ASSERT_EQ(r.counts[0].value, before.value);
+	TEST_ASSERT_EQ(r.counts[0].running, before.running);
+	TEST_ASSERT_EQ(r.counts[0].enabled, before.enabled);
+	TEST_ASSERT_EQ(r.counts[1].enabled, before.enabled);
+}
+
 /* All of these need no more than one event, per task. */
 FIXTURE(task) {
 	struct lend lend;

@@ -260,14 +260,14 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     }
 
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) {
-        let overflow = V::put(vcpu, pmu);
-        if overflow == Overflow::None {
-            return;
+        match V::put(vcpu, pmu) {
+            Overflow::None => {}
+            Overflow::New => {
+                vcpu.request_pmi();
+                vcpu.wait_for_pmi(true);
+            }
+            Overflow::Unclear => vcpu.wait_for_pmi(false),
         }
-        if overflow == Overflow::New {
-            vcpu.request_pmi();
-        }
-        vcpu.wait_for_pmi();
     }
 }
 

@@ -8,9 +8,13 @@
 //!
 //! - an instruction that KVM completed overflows a saved counter ([`crate::retired`]);
 //! - the guest leaves the processor with an overflow whose interrupt is still on its way
-//!   ([`crate::switch`]). The host waits for it, for once LVTPC is perf's again it would be an NMI.
-//!   Processors may take longer than that, or may raise none if LVTPC has been masked meanwhile: so
-//!   where the status has a new overflow the guest gets its PMI without.
+//!   ([`crate::switch`]). Processors may take their time, or may raise none if LVTPC has been masked
+//!   meanwhile: so where the status has a new overflow the guest gets its PMI without. The host
+//!   waits for the interrupt all the same, so that it doesn't come as a second PMI.
+//!
+//! Of an overflow whose status bit the guest has cleared, or had set before, only hardware's
+//! interrupt tells. The host waits for it where there may be one. One that arrives when LVTPC is
+//! perf's again perf hands to KVM, which gives it to the vCPU if that is still there.
 //!
 //! A PMI that both software and hardware ask for is one PMI: each makes the same KVM request, which
 //! KVM serves after both, just before the next VM-entry.
@@ -24,9 +28,8 @@ pub(crate) enum Overflow {
     /// There was one. The guest is owed a PMI; the interrupt that hardware has raised for it may
     /// still be on its way.
     New,
-    /// There may have been one: a counter that interrupts has its status bit set, as it had when
-    /// the guest was entered, and may have overflowed again. If so, the interrupt of hardware's is
-    /// all that tells, and it may still be on its way.
+    /// There may have been one a moment ago, by the value of a counter that interrupts. If so, the
+    /// interrupt of hardware's is all that tells, and it may still be on its way.
     Unclear,
 }
 

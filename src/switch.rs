@@ -51,8 +51,8 @@
 //!   `load` if nobody else had the counters since `put` has cleared it.
 //! - Of the status only those bits are written that are of the PMU which perf lends. Others tell of
 //!   Processor Trace, of the uncore, or of the debug store, and are the host's to find. A guest
-//!   must not find them: if there are any when it is entered, it exits where it accesses the
-//!   status.
+//!   must not find them: if there were any when the status was read last, it exits where it accesses
+//!   the status.
 //! - The global registers of a guest that cannot access them in hardware matter to its counters
 //!   alone. While the guest counts nothing, hardware's values do not matter, and stay as the host
 //!   left them. While it counts, its global control is as it was given, and need not be read.
@@ -148,7 +148,7 @@ where
 
 /// Takes the state of `pmu` out of hardware, which the host may use then.
 ///
-/// Returns what overflowed since [`load`].
+/// Returns what is known of overflows since [`load`].
 pub(crate) fn put<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H) -> Overflow
 where
     V: Vendor,
@@ -283,16 +283,16 @@ fn load_status(counters: &mut Counters, hw: &mut impl Hw) {
     }
 }
 
-/// Saves the status and leaves hardware with none. Returns what overflowed.
+/// Saves the status and leaves hardware with none. Returns what is known of overflows.
 ///
 /// An overflow that set a bit since `load` is owed a PMI if its counter interrupts and LVTPC was
 /// not masked: hardware has raised one, which has arrived or will be requested by us. LVTPC counts
 /// as it was in hardware: an overflow behind the mask raises nothing, not even when the guest's
 /// exit is the one that takes the mask away.
 ///
-/// An overflow does not show where `load` has set the bit of an earlier one, even if the guest has
-/// cleared that since, of which no exit tells. Its PMI relies on hardware's vector alone, as it
-/// does on a bare machine.
+/// An overflow does not show where `load` has set the bit of an earlier one, nor where the guest has
+/// cleared the bit, of which no exit tells. Its PMI relies on hardware's interrupt alone, as it does
+/// on a bare machine. That may still be on its way if the counter has not got far.
 fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw) -> Overflow {
     let counters = &mut pmu.counters;
     let loaded = counters.global_status & counters.model.status_lent;
@@ -308,12 +308,29 @@ fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw) -> Overflow {
         let not_loaded = counters.global_status & !model.status_lent;
         counters.global_status = (found & model.global_status_valid) | not_loaded;
     }
-    let interrupting = found & pmu.interrupting();
+    let interrupting = pmu.interrupting();
     if interrupting == 0 || pmu.counters.lvtpc_masked {
         Overflow::None
-    } else if interrupting & !loaded != 0 {
+    } else if interrupting & found & !loaded != 0 {
         Overflow::New
     } else {
+        just_overflowed(&pmu.counters)
+    }
+}
+
+/// More than any counter counts until the interrupt of its overflow has come, which takes some
+/// microseconds at most.
+const JUST_OVERFLOWED: u64 = 1 << 16;
+
+/// May a counter that interrupts have overflowed a moment ago? Not one that is switched off by now,
+/// as in a handler of PMIs.
+#[inline(never)]
+fn just_overflowed(counters: &Counters) -> Overflow {
+    let counting = counters.interrupting & counters.globally_enabled();
+    let low = |counter: Counter| counters.values[counter.slot()] < JUST_OVERFLOWED;
+    if counting.iter().any(low) {
         Overflow::Unclear
+    } else {
+        Overflow::None
     }
 }

@@ -341,7 +341,7 @@ impl<T: Backend> Callbacks<T> {
         // SAFETY: The callback's own vCPU, which is held and loaded by C5.
         let (loaded, data) = unsafe { (Self::loaded(vcpu), Self::data_ref(vcpu)) };
         // SAFETY: This is the callback for it.
-        let intercepts = unsafe { Intercepts::new(loaded) };
+        let intercepts = unsafe { Intercepts::new(loaded, has_pmu) };
         T::set_intercepts(&intercepts, has_pmu.then_some(data));
     }
 

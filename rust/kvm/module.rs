@@ -93,7 +93,7 @@ impl Registration {
         let registered = KBox::new(Registered { backend, host }, GFP_KERNEL)?;
         // SAFETY: The callbacks are those of `Callbacks`, which do what KVM expects of them. The
         // structure stays where it is, as it is, until `drop()`.
-        to_result(unsafe { bindings::kvm_vpmu_register_backend(&registered.backend) })?;
+        to_result(unsafe { bindings::kvm_vpmu_register_backend(as_c(&registered)) })?;
         // INVARIANT: just registered.
         Ok(Self(registered))
     }
@@ -103,8 +103,13 @@ impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant it is registered. No virtual machine has it, since
         // `BackendModule` has its registration until the module's exit.
-        unsafe { bindings::kvm_vpmu_unregister_backend(&self.0.backend) };
+        unsafe { bindings::kvm_vpmu_unregister_backend(as_c(&self.0)) };
     }
+}
+
+/// What KVM knows of it: its beginning. The callbacks find all of it there.
+fn as_c(registered: &Registered) -> *const bindings::kvm_vpmu_backend {
+    core::ptr::from_ref(registered).cast()
 }
 
 /// The same for KVM.

@@ -200,15 +200,19 @@ impl EventFilter for HeldVcpu<'_> {
 /// # Invariants
 ///
 /// KVM asked for it: kvm->srcu is held for read.
-pub(crate) struct Intercepts<'a>(LoadedVcpu<'a>);
+pub(crate) struct Intercepts<'a> {
+    vcpu: LoadedVcpu<'a>,
+    /// Without a PMU of its own everything is the host's, and stays intercepted.
+    has_pmu: bool,
+}
 
 impl<'a> Intercepts<'a> {
     /// # Safety
     ///
     /// KVM has asked for the intercepts to be set, and waits for that.
-    pub(super) unsafe fn new(vcpu: LoadedVcpu<'a>) -> Self {
+    pub(super) unsafe fn new(vcpu: LoadedVcpu<'a>, has_pmu: bool) -> Self {
         // INVARIANT: The caller's promise.
-        Self(vcpu)
+        Self { vcpu, has_pmu }
     }
 
     /// Intercepts accesses to `msr`, except those in `free`.
@@ -216,12 +220,14 @@ impl<'a> Intercepts<'a> {
     /// What user space filters stays intercepted, and what is not for guests to access: with a
     /// warning, since whoever has it `free` is mistaken.
     pub(crate) fn intercept_msr(&self, msr: Msr, free: Access) {
+        let free = if self.has_pmu { free } else { Access::NONE };
         // SAFETY: By the type's invariant this is the place to set intercepts.
         unsafe { self.intercept_msr_here(msr, free) };
     }
 
     /// Sets or clears the intercept of RDPMC.
     pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
+        let intercept = intercept || !self.has_pmu;
         // SAFETY: By the type's invariant this is the place to set intercepts.
         unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept) };
     }
@@ -237,7 +243,7 @@ impl<'a> Deref for Intercepts<'a> {
     type Target = LoadedVcpu<'a>;
 
     fn deref(&self) -> &LoadedVcpu<'a> {
-        &self.0
+        &self.vcpu
     }
 }
 
@@ -281,14 +287,16 @@ impl<'a> OwnerVcpu<'a> {
         unsafe { bindings::kvm_vpmu_write_guest_global_ctrl(self.as_raw(), ctrl) };
     }
 
-    /// Waits, for some microseconds at most, for the interrupt of an overflow of the guest's.
+    /// Waits, for some microseconds at most, for the interrupt of an overflow of the guest's, for
+    /// which its PMI is `requested` already or not.
     ///
-    /// Whatever has come by then comes to KVM, as the guest's. Counters must not count any more.
+    /// Whatever has come by then comes to KVM, as the guest's; and what comes later as well, unless
+    /// it is requested. Counters must not count any more.
     #[cold]
-    pub(crate) fn wait_for_pmi(&self) {
+    pub(crate) fn wait_for_pmi(&self, requested: bool) {
         // SAFETY: By the type's invariant perf has given this processor's PMU to the vCPU, and
         // interrupts are off.
-        unsafe { bindings::perf_wait_for_guest_pmi() };
+        unsafe { bindings::perf_wait_for_guest_pmi(requested) };
     }
 
     /// Will the guest be entered at CPL 1, 2 or 3?
@@ -306,7 +314,7 @@ impl<'a> OwnerVcpu<'a> {
     }
 
     /// Has the guest exit if it accesses `msrs`, until all intercepts are set again, which is asked
-    /// for: VMX's L2 gets what is set here only then.
+    /// for.
     pub(crate) fn intercept_msrs(&self, msrs: &[Msr]) {
         for msr in msrs {
             self.intercept_msr(*msr, Access::NONE);

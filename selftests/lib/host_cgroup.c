@@ -42,10 +42,15 @@ int cgroup_enter(void)
 	return fd;
 }
 
+void cgroup_go_out(void)
+{
+	cgroup_move_self(CGROUP_ROOT "/cgroup.procs");
+}
+
 void cgroup_leave(int cgroup)
 {
 	close(cgroup);
-	cgroup_move_self(CGROUP_ROOT "/cgroup.procs");
+	cgroup_go_out();
 	rmdir(CGROUP);
 	umount(CGROUP_ROOT);
 	rmdir(CGROUP_ROOT);

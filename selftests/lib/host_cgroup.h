@@ -10,7 +10,10 @@
 /* Moves the calling process to a new cgroup; returns its file descriptor. */
 int cgroup_enter(void);
 
-/* Back to the root, and all is gone. */
+/* Moves it back to the root. */
+void cgroup_go_out(void);
+
+/* The same, and all is gone. */
 void cgroup_leave(int cgroup);
 
 /* perf_event_open() for a cgroup; the new file descriptor or -errno. */

@@ -121,8 +121,8 @@ pub(super) struct Lapic {
     pub(super) masks_itself: bool,
     /// PMIs that the local APIC has accepted.
     pub(super) pmis: u32,
-    /// A PMI that is raised now arrives too late: LVTPC is somebody else's by then. Only PMIs of
-    /// which a status bit tells that was clear at VM-entry are ever late, see `switch::put()`.
+    /// A PMI that is raised now arrives when LVTPC is somebody else's. Of a status bit that was clear
+    /// at VM-entry it is dropped then, see `switch::put()`; others perf hands over.
     pub(super) pmi_is_late: bool,
 }
 

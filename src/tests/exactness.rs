@@ -535,8 +535,12 @@ fn known_of(status: u64, masked: bool, overflows: bool) -> Overflow {
     let mut guest = counting_guest().guest;
     guest.set_lvtpc(masked);
     guest.set_msr(0x38e, status).unwrap();
-    let value = if overflows { (1 << 48) - 1 } else { 0 };
-    guest.wrmsr(0x4c1, value).unwrap();
+    // Far from an overflow, and far behind it.
+    guest.wrmsr(0x309, 1 << 40).unwrap();
+    guest.wrmsr(0x30c, 1 << 40).unwrap();
+    guest
+        .wrmsr(0x4c1, if overflows { (1 << 48) - 1 } else { 1 << 40 })
+        .unwrap();
     guest.run_and_exit(false, false);
     guest.overflow
 }
@@ -547,12 +551,12 @@ fn what_is_known_of_an_overflow() {
     assert_eq!(known_of(0, false, true), Overflow::New);
     // Counter 1 does not interrupt, counter 2 does not count.
     assert_eq!(known_of(0b110, false, false), Overflow::None);
-    // Counter 0 may have overflowed again.
-    assert_eq!(known_of(1, false, false), Overflow::Unclear);
+    // Counter 0 overflows again, which its value shows.
+    assert_eq!(known_of(1, false, false), Overflow::None);
     assert_eq!(known_of(1, false, true), Overflow::Unclear);
-    // Fixed counter 0 may, but counter 0 has for sure.
+    // The bit of fixed counter 0 tells nothing of counter 0.
     assert_eq!(known_of(1 << 32, false, true), Overflow::New);
-    // Nothing is on its way behind the mask.
+    // Nothing is owed behind the mask.
     assert_eq!(known_of(0, true, true), Overflow::None);
     assert_eq!(known_of(1, true, true), Overflow::None);
 }
