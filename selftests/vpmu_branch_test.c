@@ -4,7 +4,7 @@
  * kinds of branches apart, as those do by which record-and-replay debuggers count.
  *
  * The guest executes each kind of branch itself, and then with the prefix that has KVM
- * emulate it. All events have to count the same.
+ * emulate it. All events have to count the same, and what the manuals say of them.
  */
 #include "host_sysctl.h"
 #include "vpmu.h"
@@ -65,39 +65,120 @@ DEFINE_BRANCHES(ret_immediate, "push $0\n\tlea 1f(%%rip), %%r10\n\tpush %%r10\n\
 DEFINE_BRANCHES(ret_far, "mov %%cs, %%r11d\n\tpush %%r11\n\tlea 1f(%%rip), %%r10\n\tpush %%r10\n\t",
 		"lretq", "nop\n\t1:\n\t")
 
+/* What a branch is. */
+#define CONDITIONAL	BIT(0)
+#define TAKEN		BIT(1)
+#define BY_TURNS	BIT(2)		/* taken each other time */
+#define CALL		BIT(3)
+#define RETURN		BIT(4)
+#define INDIRECT	BIT(5)
+#define FAR		BIT(6)
+#define NO_BRANCH	BIT(7)
+
 /**
  * struct kind - a kind of branch
  * @name: for messages
  * @native: executed by the processor
  * @emulated: by KVM
+ * @is: what it is
  */
 struct kind {
 	const char *name;
 	void (*native)(uint32_t msr, uint64_t on);
 	void (*emulated)(uint32_t msr, uint64_t on);
+	uint32_t is;
 };
 
-#define KIND(_name) { #_name, native_##_name, emulated_##_name }
+#define KIND(_name, _is) { #_name, native_##_name, emulated_##_name, _is }
 
 static const struct kind kinds[] = {
-	KIND(nop), KIND(jcc_taken), KIND(jcc_not_taken), KIND(jcc_long_taken),
-	KIND(jcc_long_not_taken), KIND(jcc_by_turns), KIND(jrcxz_not_taken), KIND(loop_taken),
-	KIND(jmp), KIND(jmp_long), KIND(jmp_register), KIND(jmp_memory), KIND(call),
-	KIND(call_register), KIND(ret), KIND(ret_immediate), KIND(ret_far),
+	KIND(nop, NO_BRANCH),
+	KIND(jcc_taken, CONDITIONAL | TAKEN),
+	KIND(jcc_not_taken, CONDITIONAL),
+	KIND(jcc_long_taken, CONDITIONAL | TAKEN),
+	KIND(jcc_long_not_taken, CONDITIONAL),
+	KIND(jcc_by_turns, CONDITIONAL | BY_TURNS),
+	KIND(jrcxz_not_taken, CONDITIONAL),
+	KIND(loop_taken, CONDITIONAL | TAKEN),
+	KIND(jmp, TAKEN),
+	KIND(jmp_long, TAKEN),
+	KIND(jmp_register, TAKEN | INDIRECT),
+	KIND(jmp_memory, TAKEN | INDIRECT),
+	KIND(call, TAKEN | CALL),
+	KIND(call_register, TAKEN | CALL | INDIRECT),
+	KIND(ret, TAKEN | RETURN),
+	KIND(ret_immediate, TAKEN | RETURN),
+	KIND(ret_far, TAKEN | FAR),
 };
 
-/* Instructions and branches first: at least these count. */
-static const uint64_t intel_events[] = {
-	0x00c0, 0x00c4, 0x01c4, 0x02c4, 0x08c4, 0x10c4, 0x11c4, 0x20c4, 0x40c4, 0x80c4,
+/**
+ * struct event - an event, and which branches it counts
+ * @event: event select and unit mask
+ * @all: those that are all of this
+ * @none: and nothing of that
+ * @not_taken: those that aren't taken, and no others
+ */
+struct event {
+	uint64_t event;
+	uint32_t all;
+	uint32_t none;
+	bool not_taken;
 };
 
-static const uint64_t amd_events[] = {
-	0x00c0, 0x00c2, 0x00c4, 0x00c6, 0x00c8, 0x00cc, 0x00d1,
+/* Instructions first, of which more are executed than the branches. */
+static const struct event intel_events[] = {
+	{ 0x00c0 },
+	{ 0x00c4 },
+	{ 0x01c4, .all = CONDITIONAL | TAKEN },
+	{ 0x02c4, .all = CALL },
+	{ 0x08c4, .all = RETURN },
+	{ 0x10c4, .all = CONDITIONAL, .not_taken = true },
+	{ 0x11c4, .all = CONDITIONAL },
+	{ 0x20c4, .all = TAKEN, .none = FAR },
+	{ 0x40c4, .all = FAR },
+	{ 0x80c4, .all = INDIRECT },
 };
+
+static const struct event amd_events[] = {
+	{ 0x00c0 },
+	{ 0x00c2 },
+	{ 0x00c4, .all = TAKEN },
+	{ 0x00c6, .all = FAR },
+	{ 0x00c8, .all = RETURN },
+	{ 0x00cc, .all = INDIRECT },
+	{ 0x00d1, .all = CONDITIONAL },
+};
+
+static const struct event *event_of(unsigned int i)
+{
+	return host_cpu_is_amd ? &amd_events[i] : &intel_events[i];
+}
 
 static uint64_t event(unsigned int i)
 {
-	return host_cpu_is_amd ? amd_events[i] : intel_events[i];
+	return event_of(i)->event;
+}
+
+/* How many of @nr branches that are this @event counts. */
+static uint64_t counted(const struct event *event, uint32_t is, uint64_t nr)
+{
+	if (is & NO_BRANCH)
+		return 0;
+	if (is & BY_TURNS) {
+		is &= ~BY_TURNS;
+		return counted(event, is, nr / 2) + counted(event, is | TAKEN, nr - nr / 2);
+	}
+	if (event->not_taken && is & TAKEN)
+		return 0;
+	return (is & event->all) == event->all && !(is & event->none) ? nr : 0;
+}
+
+/* Of all that is executed: the loop's own branch is taken, but for its last time. */
+static uint64_t expected(const struct event *event, const struct kind *kind)
+{
+	return counted(event, kind->is, NR_BRANCHES) +
+	       counted(event, CONDITIONAL | TAKEN, NR_BRANCHES - 1) +
+	       counted(event, CONDITIONAL, 1);
 }
 
 static unsigned int nr_events(void)
@@ -134,9 +215,13 @@ static void guest_compare(unsigned int k)
 			__GUEST_ASSERT(native[i] == emulated[i],
 				       "%s, event %lx: %lu, emulated %lu", kind->name,
 				       event(first + i), native[i], emulated[i]);
-		__GUEST_ASSERT(first || (native[0] >= 3 * NR_BRANCHES && native[1] >= NR_BRANCHES),
-			       "%s: %lu instructions, %lu branches", kind->name, native[0],
-			       native[1]);
+		__GUEST_ASSERT(first || native[0] >= 3 * NR_BRANCHES, "%s: %lu instructions",
+			       kind->name, native[0]);
+		for (i = !first; i < nr; i++)
+			__GUEST_ASSERT(native[i] == expected(event_of(first + i), kind),
+				       "%s, event %lx: %lu, expected %lu", kind->name,
+				       event(first + i), native[i],
+				       expected(event_of(first + i), kind));
 	}
 	GUEST_DONE();
 }

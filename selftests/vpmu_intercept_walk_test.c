@@ -4,7 +4,7 @@
  * have: what exits, and what does not.
  *
  * The table that the exits are held against is the one that the module states
- * (src/intercepts.rs, src/amd.rs), written down here a second time. A list of operations
+ * (src/intel/intercepts.rs, src/amd/mod.rs), written down here a second time. A list of operations
  * that must not exit is run at a stretch, and so is one of those that must:
  * none of the one may exit, each of the other has to. Only where the sum is
  * wrong are they run one by one, to tell which it was.
@@ -12,7 +12,7 @@
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
-#define MAX_OPS		128
+#define MAX_OPS		192
 
 /* An exit of the machine's own may come in between, but not each time. */
 #define NR_TRIES	3
@@ -20,6 +20,16 @@
 /* Counters that AMD's processors have at their legacy addresses. */
 #define AMD_NR_LEGACY	4
 #define AMD_NR_GLOBAL	4
+
+/* The host's own, of the data fabric and of the L3 cache: pairs of selector and counter. */
+#define AMD_MSR_DF_CTL0		0xc0010240
+#define AMD_NR_DF		16
+#define AMD_MSR_L3_CTL0		0xc0010230
+#define AMD_NR_L3		6
+
+/* Counters that a processor may have and no guest can. */
+#define INTEL_NR_GP		10
+#define INTEL_NR_FIXED		7
 
 enum kind {
 	RDPMC,
@@ -241,6 +251,8 @@ static struct ops all_amd_ops(void)
 	add_rdpmcs(&ops, 0, VPMU_MAX_GP);
 	add_msrs(&ops, MSR_K7_EVNTSEL0, 2 * AMD_NR_LEGACY);
 	add_msrs(&ops, MSR_F15H_PERF_CTL0, 2 * 6);
+	add_msrs(&ops, AMD_MSR_L3_CTL0, 2 * AMD_NR_L3);
+	add_msrs(&ops, AMD_MSR_DF_CTL0, 2 * AMD_NR_DF);
 	add_msrs(&ops, MSR_AMD64_PERF_CNTR_GLOBAL_STATUS, AMD_NR_GLOBAL);
 	return ops;
 }
@@ -253,12 +265,12 @@ static struct ops all_ops(void)
 	if (host_cpu_is_amd)
 		return all_amd_ops();
 
-	add_rdpmcs(&ops, 0, VPMU_MAX_GP);
-	add_rdpmcs(&ops, INTEL_RDPMC_FIXED, VPMU_MAX_FIXED);
-	add_msrs(&ops, MSR_IA32_PERFCTR0, VPMU_MAX_GP);
-	add_msrs(&ops, MSR_IA32_PMC0, VPMU_MAX_GP);
-	add_msrs(&ops, MSR_P6_EVNTSEL0, VPMU_MAX_GP);
-	add_msrs(&ops, MSR_CORE_PERF_FIXED_CTR0, VPMU_MAX_FIXED);
+	add_rdpmcs(&ops, 0, INTEL_NR_GP);
+	add_rdpmcs(&ops, INTEL_RDPMC_FIXED, INTEL_NR_FIXED);
+	add_msrs(&ops, MSR_IA32_PERFCTR0, INTEL_NR_GP);
+	add_msrs(&ops, MSR_IA32_PMC0, INTEL_NR_GP);
+	add_msrs(&ops, MSR_P6_EVNTSEL0, INTEL_NR_GP);
+	add_msrs(&ops, MSR_CORE_PERF_FIXED_CTR0, INTEL_NR_FIXED);
 	add_msrs(&ops, MSR_CORE_PERF_FIXED_CTR_CTRL, 1);
 	add_msrs(&ops, MSR_CORE_PERF_GLOBAL_STATUS, 1);
 	add_msrs(&ops, MSR_CORE_PERF_GLOBAL_CTRL, 1);

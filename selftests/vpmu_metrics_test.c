@@ -8,6 +8,8 @@
  * an exit: by which it can have the register move, and read it. It is 0 whenever the guest
  * is entered, and what it tells is the guest's own.
  */
+#include <sys/syscall.h>
+
 #include "apic.h"
 #include "cost.h"
 #include "host_event.h"
@@ -69,7 +71,40 @@ static struct kvm_vm *create(struct kvm_vcpu **vcpu, void (*guest)(void), bool h
 	return vpmu_vm_create(vcpu, guest, &config);
 }
 
-/* Nothing of the host's: what its tools write, its events leave, another guest has. */
+/* The host's own events of slots, which move the register. */
+static void open_slots(int *fds)
+{
+	struct perf_event_attr attr = host_event_attr();
+
+	attr.type = PERF_TYPE_RAW;
+	attr.config = 0x400;
+	fds[0] = host_event_open_ok(&attr, 0, -1);
+	attr.config = 0x8000;
+	attr.disabled = 0;
+	fds[1] = syscall(SYS_perf_event_open, &attr, 0, -1, fds[0], 0);
+	TEST_ASSERT(fds[1] >= 0, "The host has no event of PERF_METRICS: %s", strerror(errno));
+}
+
+TEST(hidden_beside_events_of_host)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int fds[2];
+
+	pin_self_to_any_cpu();
+	vm = create(&vcpu, guest_hidden, true);
+	open_slots(fds);
+	host_event_enable(fds[0]);
+	do {
+		host_loop(ROUNDS);
+	} while (vpmu_run(vcpu) == VPMU_SYNC);
+	TEST_ASSERT(host_event_read(fds[1]).value, "The host has counted nothing");
+	close(fds[1]);
+	close(fds[0]);
+	kvm_vm_free(vm);
+}
+
+/* What the host's tools write. */
 TEST(hidden_is_zero_at_each_entry)
 {
 	int cpu = pin_self_to_any_cpu();

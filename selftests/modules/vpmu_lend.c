@@ -973,6 +973,9 @@ static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __u
 	case LEND_SPURIOUS_PMI:
 		send_to_self(APIC_DM_FIXED | PERF_GUEST_MEDIATED_PMI_VECTOR);
 		return 0;
+	case LEND_ENABLE:
+		wrmsrq(vendor->global_ctrl, vendor->counter_bit);
+		return 0;
 	case LEND_LOCKUP:
 		return lend_lockup(arg);
 	case LEND_FAIL_START:

@@ -167,6 +167,7 @@ struct lend_lsm {
 #define LEND_BACKEND_REGISTER	_IO('l', 13)
 #define LEND_BACKEND_UNREGISTER	_IO('l', 14)
 #define LEND_BACKEND_ERROR	ENXIO
+#define LEND_ENABLE		_IO('l', 15)	/* a counter of this CPU globally, as RESET does all */
 #define LEND_LOCKUP		_IOW('l', 10, __u64)	/* so many ns of host code, interrupts off */
 #define LEND_LSM_START		_IO('l', 11)
 #define LEND_LSM_READ		_IOR('l', 12, struct lend_lsm)
