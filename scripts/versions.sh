@@ -14,6 +14,16 @@ BOCHS_SOURCE=bochs=3.0+dfsg-1
 BOCHS_ORIG=bochs_3.0+dfsg.orig.tar.xz
 BOCHS_SHA256=78f6c73d4a6472d5130a87ab9dc306d02c7c71ed8e25b3a8ef642e2a7acd282b
 
+# Beside the machine's own QEMU; built for Debian 12, whose libraries it needs.
+QEMU_VERSION=10.0.2
+QEMU_SUITE=bookworm-backports
+# package, version, architecture, SHA-256
+QEMU_PACKAGES='
+qemu-system-x86  1:10.0.2+ds-2+deb13u1~bpo12+1 amd64 4a6b1856c8b0d7df4ff8e70249e12c473ccf8d516aadb4ae14d3d938faed0c65
+qemu-system-data 1:10.0.2+ds-2+deb13u1~bpo12+1 all   2d831088187087013b3fcbd19bdfb955b182a2d5a08f6dafa0ad1c6d2007fb4e
+seabios          1.16.3-2~bpo12+1              all   48390d0a534c66d11789e39518aa219773a9d3677b29fe1af8799dfb563ec713
+'
+
 BINDGEN_VERSION=0.72.1
 RUST_VERSION=1.85.0
 RUST_PACKAGE_VERSION=1.85.0+dfsg3-1~deb12u3
