@@ -4,7 +4,7 @@
 
 # CPU, NCPUS and the like given on the command line reach the scripts by the
 # environment.
-export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL ROUNDS LIMIT MODES PATCHES OPS SEED CHUNK PROGRAM
+export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL GUEST_CPU QEMU ROUNDS LIMIT MODES PATCHES OPS SEED CHUNK PROGRAM
 
 .PHONY: help run run-nested test bench check check-series perf-cost perf-same kernel module bochs selftests shell fuzz fuzz-model doc packages toolchain clean
 .NOTPARALLEL:
@@ -41,6 +41,7 @@ help:
 	@echo '                      amd-module amd-module-upstream amd-late amd-late-2000 amd-agent amd-x86 amd-no-pmu amd-kexec amd-vmm amd-nested check)'
 	@echo 'LINUX_TARBALL=FILE    Linux 6.18.15 that is there already; BOCHS_TARBALL=FILE: Bochs 3.0'
 	@echo 'GUEST_KERNEL=FILE     another bzImage for the guest; ROUNDS=N length of its workload (50)'
+	@echo 'GUEST_CPU=MODEL       what "make run" gives QEMU as -cpu (host); e.g. host,migratable=no    QEMU=7.2|10.0 (7.2)'
 	@echo 'TOOLCHAIN=DIR         a Rust 1.85.0 with library source, instead of fetching one'
 	@echo 'BUILD=DIR             where to build (build/); CACHE=DIR what is fetched (~/.cache/kvm-mediated-pmu)'
 	@echo 'JOBS=N                parallel jobs (all processors); LIMIT=SECONDS for the boot of "make run"'
