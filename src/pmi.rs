@@ -8,9 +8,9 @@
 //!
 //! - an instruction that KVM completed overflows a saved counter ([`crate::retired`]);
 //! - the guest leaves the processor with an overflow whose interrupt is still on its way
-//!   ([`crate::switch`]). Processors may take their time, or may raise none if LVTPC has been masked
-//!   meanwhile: so where the status has a new overflow the guest gets its PMI without. The host
-//!   waits for the interrupt all the same, so that it doesn't come as a second PMI.
+//!   ([`crate::switch`]). Processors may take their time, or may raise none if LVTPC has been
+//!   masked meanwhile: so where the status has a new overflow the guest gets its PMI without. The
+//!   host waits for the interrupt all the same, so that it doesn't come as a second PMI.
 //!
 //! Of an overflow whose status bit the guest has cleared, or had set before, only hardware's
 //! interrupt tells. The host waits for it where there may be one. One that arrives when LVTPC is

@@ -51,8 +51,8 @@
 //!   `load` if nobody else had the counters since `put` has cleared it.
 //! - Of the status only those bits are written that are of the PMU which perf lends. Others tell of
 //!   Processor Trace, of the uncore, or of the debug store, and are the host's to find. A guest
-//!   must not find them: if there were any when the status was read last, it exits where it accesses
-//!   the status.
+//!   must not find them: if there were any when the status was read last, it exits where it
+//!   accesses the status.
 //! - The global registers of a guest that cannot access them in hardware matter to its counters
 //!   alone. While the guest counts nothing, hardware's values do not matter, and stay as the host
 //!   left them. While it counts, its global control is as it was given, and need not be read.
@@ -290,9 +290,9 @@ fn load_status(counters: &mut Counters, hw: &mut impl Hw) {
 /// as it was in hardware: an overflow behind the mask raises nothing, not even when the guest's
 /// exit is the one that takes the mask away.
 ///
-/// An overflow does not show where `load` has set the bit of an earlier one, nor where the guest has
-/// cleared the bit, of which no exit tells. Its PMI relies on hardware's interrupt alone, as it does
-/// on a bare machine. That may still be on its way if the counter has not got far.
+/// An overflow does not show where `load` has set the bit of an earlier one, nor where the guest
+/// has cleared the bit, of which no exit tells. Its PMI relies on hardware's interrupt alone, as it
+/// does on a bare machine. That may still be on its way if the counter has not got far.
 fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw) -> Overflow {
     let counters = &mut pmu.counters;
     let loaded = counters.global_status & counters.model.status_lent;

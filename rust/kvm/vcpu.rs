@@ -201,6 +201,7 @@ impl EventFilter for HeldVcpu<'_> {
 ///
 /// KVM asked for it: kvm->srcu is held for read.
 pub(crate) struct Intercepts<'a> {
+    /// The vCPU.
     vcpu: LoadedVcpu<'a>,
     /// Without a PMU of its own everything is the host's, and stays intercepted.
     has_pmu: bool,
