@@ -8,6 +8,8 @@
  * the same emulated machine (selftests/fuzz), as lines "program <number>
  * <left out> <left out> <hash>" in a file: $VPMU_FUZZ_BARE, or vpmu_fuzz.bare
  * beside this program. On another processor there is nothing to compare with.
+ * Behind "late <instructions>" are programs for PMIs that come late
+ * (lib/pmu_fuzz_late.h).
  *
  *   vpmu_fuzz_test --values
  *
@@ -17,6 +19,7 @@
 #include <sys/syscall.h>
 
 #include "apic.h"
+#include "cost.h"
 #include "disturb.h"
 #include "host_event.h"
 #include "vpmu.h"
@@ -25,34 +28,55 @@
 #include "pmu_fuzz.h"
 
 /* Programs between two exits to the test program. */
-#define BATCH		50
+#define BATCH		16
+/* What of a program's log is kept, all of most programs'. */
+#define KEPT		1024
 
 /* Instructions of the host between two of its PMIs. */
 #define HOST_PERIOD	10007
 
 static struct fuzz guest_fuzz;
 static struct fuzz_program guest_programs[BATCH];
-static uint64_t guest_hashes[BATCH];
+
+/**
+ * struct result - what a program read
+ * @hash: all of it in a number
+ * @log: the first of it
+ */
+static struct result {
+	uint64_t hash;
+	uint64_t log[KEPT];
+} guest_results[BATCH];
+
+static void guest_run_program(uint64_t i)
+{
+	struct result *result = &guest_results[i];
+
+	result->hash = fuzz_run(&guest_fuzz, &guest_programs[i]);
+	memcpy(result->log, guest_fuzz.log,
+	       min_t(uint64_t, guest_fuzz.logged, KEPT) * sizeof(*result->log));
+}
 
 /* The test program puts the next ones in place each time. */
-static void guest_run_programs(uint64_t nr)
+static void guest_run_programs(uint64_t nr, uint64_t late)
 {
 	uint64_t i;
 
 	x2apic_enable();
+	guest_fuzz.late = late;
 	guest_fuzz.is_amd = host_cpu_is_amd;
 	fuzz_mask_timer(&guest_fuzz);
 	guest_fuzz.nr_gp = guest_nr_gp();
 	guest_fuzz.nr_fixed = guest_nr_fixed();
 	for (;;) {
 		for (i = 0; i < nr; i++)
-			guest_hashes[i] = fuzz_run(&guest_fuzz, &guest_programs[i]);
+			guest_run_program(i);
 		GUEST_SYNC(0);
 	}
 }
 
-/* Its guest runs @batch programs at a time. */
-static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t batch)
+/* Its guest runs @batch programs at a time, whose PMIs may be so @late. */
+static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t batch, uint64_t late)
 {
 	struct vpmu_config config = vpmu_config_max();
 	struct kvm_vm *vm = vpmu_vm_create(vcpu, guest_run_programs, &config);
@@ -66,10 +90,11 @@ static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t batch)
 	TEST_ASSERT_EQ(VPMU_USER_GPA, FUZZ_MMIO);
 	TEST_ASSERT_EQ(VPMU_USER_PORT, FUZZ_PORT);
 	vpmu_install_naked_handler(vm, GP_VECTOR, fuzz_gp_entry);
-	vpmu_install_naked_handler(vm, NMI_VECTOR, fuzz_nmi_entry);
-	vpmu_install_naked_handler(vm, FUZZ_PMI_VECTOR, fuzz_pmi_entry);
+	vpmu_install_naked_handler(vm, NMI_VECTOR, late ? fuzz_late_nmi_entry : fuzz_nmi_entry);
+	vpmu_install_naked_handler(vm, FUZZ_PMI_VECTOR,
+				   late ? fuzz_late_pmi_entry : fuzz_pmi_entry);
 	vpmu_install_naked_handler(vm, FUZZ_IPI_VECTOR, fuzz_ipi_entry);
-	vcpu_args_set(*vcpu, 1, batch);
+	vcpu_args_set(*vcpu, 2, batch, late);
 	return vm;
 }
 
@@ -98,11 +123,13 @@ static FILE *open_bare(void)
 
 /**
  * struct bare - what programs read on bare metal
+ * @late: by how many instructions a PMI may be late
  * @nr: how many
  * @programs: which
  * @hashes: what each read
  */
 struct bare {
+	uint64_t late;
 	uint64_t nr;
 	struct fuzz_program *programs;
 	uint64_t *hashes;
@@ -132,6 +159,7 @@ static struct bare read_bare(FILE *file)
 
 		/* What bare metal prints last. */
 		complete = !strcmp(line, "end\n");
+		sscanf(line, "late %lu", &bare.late);
 		if (sscanf(line, "program %lu %lx %lx %lx", &program.number, &program.without[0],
 			   &program.without[1], &hash) == 4)
 			add(&bare, &program, hash);
@@ -147,23 +175,48 @@ static void free_bare(struct bare *bare)
 	free(bare->hashes);
 }
 
+/*
+ * A program that reads otherwise may do so once in a while only, as where it takes a PMI
+ * of a certain lateness. Runs it once more: if it reads what it has to now, tells which
+ * values of @result are not what they have to be.
+ */
+static void tell_values(struct kvm_vcpu *vcpu, const struct bare *bare, uint64_t nr,
+			const struct result *result)
+{
+	const struct fuzz *fuzz = addr_gva2hva(vcpu->vm, (uint64_t)&guest_fuzz);
+	const struct fuzz_program again[BATCH] = { [BATCH - 1] = bare->programs[nr] };
+	uint64_t i;
+
+	run_batch(vcpu, again, BATCH);
+	if (fuzz_hash(fuzz) != bare->hashes[nr])
+		return;
+	for (i = 0; i < fuzz->logged && i < KEPT; i++)
+		if (result->log[i] != fuzz->log[i])
+			printf("# value %lu was %lx, should be %lx\n", i, result->log[i],
+			       fuzz->log[i]);
+}
+
 /* Runs up to BATCH programs from @first on and compares; how many differ. */
 static unsigned int compare_batch(struct kvm_vcpu *vcpu, const struct bare *bare, uint64_t first)
 {
-	const uint64_t *hashes = addr_gva2hva(vcpu->vm, (uint64_t)guest_hashes);
 	const struct fuzz_program *programs = bare->programs + first;
 	const uint64_t nr = min_t(uint64_t, BATCH, bare->nr - first);
+	struct result *results = malloc(sizeof(guest_results));
 	unsigned int i, differ = 0;
 
+	TEST_ASSERT(results, "Out of memory");
 	/* The last batch may be smaller; what follows in it are earlier ones. */
 	run_batch(vcpu, programs, nr);
+	memcpy(results, addr_gva2hva(vcpu->vm, (uint64_t)guest_results), sizeof(guest_results));
 	for (i = 0; i < nr; i++) {
-		if (hashes[i] == bare->hashes[first + i])
+		if (results[i].hash == bare->hashes[first + i])
 			continue;
 		differ++;
 		printf("# program %lu %lx %lx reads otherwise than on bare metal\n",
 		       programs[i].number, programs[i].without[0], programs[i].without[1]);
+		tell_values(vcpu, bare, first + i, &results[i]);
 	}
+	free(results);
 	return differ;
 }
 
@@ -191,8 +244,10 @@ FIXTURE_SETUP(bare_metal)
 	TEST_ASSERT(max.nr_gp == host.nr_gp && max.nr_fixed == host.nr_fixed,
 		    "The guest has not all of bare metal's counters");
 	self->bare = read_bare(file);
+	TEST_ASSERT(!cost_is_available() || cost_pmi_delay() <= self->bare.late,
+		    "PMIs are later here than on bare metal");
 	self->nr_cpus = host_cpus(self->cpus, ARRAY_SIZE(self->cpus));
-	self->vm = create(&self->vcpu, BATCH);
+	self->vm = create(&self->vcpu, BATCH, self->bare.late);
 }
 
 FIXTURE_TEARDOWN(bare_metal)
@@ -283,7 +338,7 @@ static int print_all_values(void)
 
 	TEST_ASSERT(file, "No file that says which programs");
 	bare = read_bare(file);
-	vm = create(&vcpu, 1);
+	vm = create(&vcpu, 1, bare.late);
 	for (i = 0; i < bare.nr; i++)
 		print_values(vcpu, &bare.programs[i]);
 	kvm_vm_free(vm);

@@ -2,7 +2,8 @@
 /*
  * Runs the random programs of pmu_fuzz.h on a bare machine and prints what they
  * read: "program <number> <left out> <left out> <hash>" for each, and with
- * FUZZ_VALUES its code and each single value.
+ * FUZZ_VALUES its code and each single value. "late <instructions>" comes first
+ * where they are for PMIs that come late (pmu_fuzz_late.h).
  *
  * Start-up code is that of ../bare.
  */
@@ -30,9 +31,9 @@ void trap(const uint64_t *regs)
 static void set_up_interrupts(void)
 {
 	init_gates();
-	set_gate(2, fuzz_nmi_entry);
+	set_gate(2, FUZZ_LATE ? fuzz_late_nmi_entry : fuzz_nmi_entry);
 	set_gate(13, fuzz_gp_entry);
-	set_gate(FUZZ_PMI_VECTOR, fuzz_pmi_entry);
+	set_gate(FUZZ_PMI_VECTOR, FUZZ_LATE ? fuzz_late_pmi_entry : fuzz_pmi_entry);
 	set_gate(FUZZ_IPI_VECTOR, fuzz_ipi_entry);
 	load_gates();
 
@@ -98,6 +99,11 @@ static void run_programs(void)
 	struct fuzz_program program;
 	uint64_t i, hash;
 
+	if (FUZZ_LATE) {
+		put_string("late ");
+		put_number(FUZZ_LATE, 10);
+		put_char('\n');
+	}
 	for (i = 0; i < NR_PROGRAMS; i++) {
 		program = program_at(i);
 		hash = fuzz_run(&fuzz, &program);
@@ -122,6 +128,7 @@ static struct cpuid cpuid(uint32_t leaf)
 
 static void find_pmu(void)
 {
+	fuzz.late = FUZZ_LATE;
 	/* "Auth" */
 	fuzz.is_amd = cpuid(0).ebx == 0x68747541;
 	if (fuzz.is_amd) {

@@ -5,7 +5,8 @@
 # The processor has no counters that guests have not, which are those of AMD's data
 # fabric and L3 cache.
 #
-# What can be set is that of ../bare/run.sh.
+# What can be set is that of ../bare/run.sh; with LATE PMIs come up to so many
+# instructions late.
 
 set -u
 if [ $# != 2 ]; then
@@ -15,5 +16,7 @@ fi
 out=$(cd "$2" && pwd)
 cpus=count=1
 [ "${CPU:-intel}" = intel ] || cpus+=', exclude_features="perfctr_nb, perfctr_llc"'
-"$(dirname "$0")/../bare/run.sh" "$1" "$out/fuzz.iso" "$out" "$cpus" || exit 1
+lines=()
+[ "${LATE:-0}" = 0 ] || lines=("pmi: delay=$LATE, seed=1")
+"$(dirname "$0")/../bare/run.sh" "$1" "$out/fuzz.iso" "$out" "$cpus" "${lines[@]}" || exit 1
 tr -d '\r' <"$out/console" | sed '/^$/d'

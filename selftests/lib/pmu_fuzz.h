@@ -23,11 +23,14 @@
  * lets a pending NMI through might cause one more: on bare metal the two are
  * one, where KVM delivers one after the other.
  *
+ * Where PMIs come late the programs are others, see pmu_fuzz_late.h.
+ *
  * Needs nothing of a C library.
  */
 #ifndef SELFTEST_PMU_FUZZ_H
 #define SELFTEST_PMU_FUZZ_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Operations of a program, beside those that set up and read all registers. */
@@ -91,9 +94,10 @@ struct fuzz_program {
  * @is_amd: it is for AMD's PMU
  * @nr_gp: general-purpose counters, all of which it uses
  * @nr_fixed: fixed counters
- * @unused: padding
+ * @late: by how many instructions a PMI may be late
  * @rng: state of the generator
  * @global_ctrl: the last value of IA32_PERF_GLOBAL_CTRL that did not fault
+ * @far: counters that may count far control transfers
  * @size: bytes of @code
  * @logged: values in @log
  * @code: the program
@@ -104,12 +108,13 @@ struct fuzz {
 	uint32_t is_amd;
 	uint32_t nr_gp;
 	uint32_t nr_fixed;
-	uint32_t unused;
+	uint32_t late;
 	uint64_t rng;
 	uint64_t global_ctrl;
+	uint64_t far;
 	uint64_t size;
 	uint64_t logged;
-	uint8_t code[16384] __attribute__((aligned(4096)));
+	uint8_t code[65536] __attribute__((aligned(4096)));
 	uint64_t log[FUZZ_LOG_SIZE];
 	uint8_t buf[4096];
 };
@@ -432,6 +437,9 @@ static inline void fuzz_emit_select(struct fuzz *f, uint32_t msr, uint64_t value
 static inline void fuzz_emit_selector(struct fuzz *f, uint32_t i, uint64_t value)
 {
 	fuzz_emit_select(f, fuzz_selector_msr(f, i), value, FUZZ_BIT(i));
+	f->far &= ~FUZZ_BIT(i);
+	if (f->is_amd && (value & 0xff) == 0xc6)
+		f->far |= FUZZ_BIT(i);
 }
 
 static inline void fuzz_emit_fixed_ctrl(struct fuzz *f, uint64_t value)
@@ -681,16 +689,22 @@ static inline void fuzz_emit_end(struct fuzz *f)
 	FUZZ_EMIT(f, "\xc3");				/* ret */
 }
 
+#include "pmu_fuzz_late.h"
+
 /* An operation that is left out has been drawn all the same: the others stay what they are. */
 static inline void fuzz_make_op(struct fuzz *f, const struct fuzz_program *program, uint32_t i)
 {
-	const uint64_t size = f->size, global_ctrl = f->global_ctrl;
+	const uint64_t size = f->size, global_ctrl = f->global_ctrl, far = f->far;
 
-	fuzz_op(f);
+	if (f->late)
+		fuzz_late_op(f);
+	else
+		fuzz_op(f);
 	if (!(program->without[i / 64] & FUZZ_BIT(i % 64)))
 		return;
 	f->size = size;
 	f->global_ctrl = global_ctrl;
+	f->far = far;
 }
 
 static inline void fuzz_make(struct fuzz *f, const struct fuzz_program *program)
@@ -700,6 +714,7 @@ static inline void fuzz_make(struct fuzz *f, const struct fuzz_program *program)
 	f->rng = (program->number + 1) * 0x9e3779b97f4a7c15ull;
 	f->size = 0;
 	f->global_ctrl = 0;
+	f->far = 0;
 	for (i = 0; i < FUZZ_OPS; i++)
 		fuzz_make_op(f, program, i);
 	fuzz_emit_end(f);
