@@ -4,7 +4,7 @@
 
 # CPU, NCPUS and the like given on the command line reach the scripts by the
 # environment.
-export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL GUEST_CPU QEMU ROUNDS LIMIT MODES PATCHES OPS SEED CHUNK PROGRAM
+export CPU NCPUS DEBUG KERNEL STAGES KDIR BUILD CACHE JOBS LINUX_TARBALL BOCHS_TARBALL TOOLCHAIN GUEST_KERNEL GUEST_CPU QEMU ROUNDS LIMIT MODES PATCHES OPS SEED CHUNK PROGRAM LATE
 
 .PHONY: help run run-nested test bench check check-series perf-cost perf-same kernel module bochs selftests shell fuzz fuzz-model doc packages toolchain clean
 .NOTPARALLEL:
@@ -26,7 +26,8 @@ help:
 	@echo 'make bochs            the patched emulator'
 	@echo 'make selftests        the test programs'
 	@echo 'make fuzz             random programs in a guest against the bare emulated machine; OPS= how many operations'
-	@echo '                      (1000000), SEED= to repeat, PROGRAM= a single program'
+	@echo '                      (1000000), SEED= to repeat, PROGRAM= a single program;'
+	@echo '                      LATE=N: PMIs come up to N instructions late, totals and the number of PMIs are compared'
 	@echo 'make fuzz-model       random operations on the model of the PMU, on this machine; CASES= how many, SEED= to repeat'
 	@echo 'make doc              the documentation of the Rust code, in build/cargo/doc'
 	@echo 'make packages         the Debian packages that all this needs'
