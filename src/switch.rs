@@ -164,9 +164,9 @@ where
     } else {
         hw.drop_global_ctrl(counters.hw_global_ctrl());
     }
-    put_counters::<V>(counters, hw);
+    let low = put_counters::<V>(counters, hw);
     units.put(counters, hw);
-    let overflow = put_status(pmu, hw);
+    let overflow = put_status(pmu, hw, low);
     set_selectors::<V>(&pmu.counters, hw, |_| EventSelector::OFF);
     if pmu.counters.status_hidden && !pmu.counters.status_differs() {
         pmu.counters.status_hidden = false;
@@ -228,12 +228,26 @@ fn write_counters<V: Vendor>(counters: &Counters, hw: &mut impl Hw, differing: C
     });
 }
 
+/// More than any counter counts until the interrupt of its overflow has come, which takes some
+/// microseconds at most.
+const JUST_OVERFLOWED: u64 = 1 << 16;
+
 /// Saves the counters, also those that count nothing: the guest may have written them.
-fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw) {
+///
+/// Returns those that may have overflowed a moment ago: they have counted since `load`, or were
+/// written, and have not got far. Whether they are still on tells nothing. The guest may have
+/// switched them off since, in a handler of PMIs, and also before the PMI has come.
+fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw) -> CounterSet {
     let (values, model) = (&mut counters.values, &counters.model);
+    let mut low = CounterSet::EMPTY;
     model.counters.unrolled(V::COUNTERS, |counter| {
-        values[counter.slot()] = model.width(counter).to_guest(hw.counter(counter));
+        let value = model.width(counter).to_guest(hw.counter(counter));
+        let loaded = core::mem::replace(&mut values[counter.slot()], value);
+        if value < JUST_OVERFLOWED && value != loaded {
+            low |= counter.bit();
+        }
     });
+    low
 }
 
 /// Sets the selectors of all counters that are active.
@@ -293,7 +307,7 @@ fn load_status(counters: &mut Counters, hw: &mut impl Hw) {
 /// An overflow does not show where `load` has set the bit of an earlier one, nor where the guest
 /// has cleared the bit, of which no exit tells. Its PMI relies on hardware's interrupt alone, as it
 /// does on a bare machine. That may still be on its way if the counter has not got far.
-fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw) -> Overflow {
+fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw, low: CounterSet) -> Overflow {
     let counters = &mut pmu.counters;
     let loaded = counters.global_status & counters.model.status_lent;
     if counters.is_idle() && (loaded == 0 || !counters.needs_global_registers()) {
@@ -313,22 +327,7 @@ fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw) -> Overflow {
         Overflow::None
     } else if interrupting & found & !loaded != 0 {
         Overflow::New
-    } else {
-        just_overflowed(&pmu.counters)
-    }
-}
-
-/// More than any counter counts until the interrupt of its overflow has come, which takes some
-/// microseconds at most.
-const JUST_OVERFLOWED: u64 = 1 << 16;
-
-/// May a counter that interrupts have overflowed a moment ago? Not one that is switched off by now,
-/// as in a handler of PMIs.
-#[inline(never)]
-fn just_overflowed(counters: &Counters) -> Overflow {
-    let counting = counters.interrupting & counters.globally_enabled();
-    let low = |counter: Counter| counters.values[counter.slot()] < JUST_OVERFLOWED;
-    if counting.iter().any(low) {
+    } else if interrupting & low.bits() != 0 {
         Overflow::Unclear
     } else {
         Overflow::None

@@ -561,6 +561,28 @@ fn what_is_known_of_an_overflow() {
     assert_eq!(known_of(1, true, true), Overflow::None);
 }
 
+/// Clearing the status and switching the counter off take no PMI back.
+#[test]
+fn an_overflow_may_be_hidden_before_its_pmi_comes() {
+    let mut guest = counting_guest().guest;
+    guest.wrmsr(0x309, 1 << 40).unwrap();
+    guest.wrmsr(0x30c, 1 << 40).unwrap();
+    guest.wrmsr(0x4c1, (1 << 48) - 1).unwrap();
+    guest.cpu().lapic().pmi_is_late = true;
+    guest.cpu().retire(false);
+    guest.cpu().retire(false);
+    guest.cpu().lapic().pmi_is_late = false;
+    let exits = guest.exits;
+    guest.wrmsr(0x390, 1).unwrap();
+    guest.wrmsr(0x38f, 0).unwrap();
+    assert_eq!(guest.exits, exits);
+    guest.exit(|_| {});
+    assert_eq!(guest.overflow, Overflow::Unclear);
+    // It has not counted since.
+    guest.exit(|_| {});
+    assert_eq!(guest.overflow, Overflow::None);
+}
+
 #[test]
 fn an_overflow_behind_the_mask_raises_nothing_when_the_mask_goes() {
     let mut pair = counting_guest();
