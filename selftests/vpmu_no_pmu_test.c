@@ -175,6 +175,30 @@ TEST(takes_capabilities_without_lapic)
 	test_capabilities(vm_create_barebones(), false);
 }
 
+/* Nor does it care whether there is what CPUID tells of, when it resets the vCPU. */
+TEST(takes_reset_without_lapic)
+{
+	static const uint32_t intel[] = {
+		MSR_CORE_PERF_FIXED_CTR_CTRL, MSR_CORE_PERF_GLOBAL_CTRL,
+		MSR_CORE_PERF_GLOBAL_STATUS, MSR_CORE_PERF_GLOBAL_OVF_CTRL,
+		MSR_CORE_PERF_FIXED_CTR0, MSR_IA32_PERFCTR0, MSR_P6_EVNTSEL0,
+	}, amd[] = {
+		MSR_AMD64_PERF_CNTR_GLOBAL_CTL, MSR_AMD64_PERF_CNTR_GLOBAL_STATUS,
+		MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_CLR, MSR_F15H_PERF_CTL0, MSR_F15H_PERF_CTR0,
+	};
+	const uint32_t *msrs = host_cpu_is_amd ? amd : intel;
+	unsigned int nr = host_cpu_is_amd ? ARRAY_SIZE(amd) : ARRAY_SIZE(intel), i;
+	struct kvm_vm *vm = vm_create_barebones();
+	int fd = __vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0ul);
+
+	TEST_ASSERT(fd >= 0, KVM_IOCTL_ERROR(KVM_CREATE_VCPU, fd));
+	TEST_ASSERT_EQ(vpmu_fd_set_cpuid(fd, true), 0);
+	for (i = 0; i < nr; i++)
+		TEST_ASSERT(takes_msr(fd, msrs[i], 0), "MSR %x refused", msrs[i]);
+	close(fd);
+	kvm_vm_free(vm);
+}
+
 TEST(takes_capabilities_without_pmu)
 {
 	struct kvm_vm *vm;
