@@ -112,6 +112,7 @@ TEST(task_beside_guest)
 	int fd, i;
 
 	runner.cpu = pin_self_to_any_cpu();
+	attr.pinned = host_has_agent();
 	fd = host_event_open_ok(&attr, 0, -1);
 	exactness = calibrate(fd);
 	vm = create(&runner.vcpu, &payload_long_loop);
@@ -166,12 +167,6 @@ TEST(many_events_beside_guest)
 	kvm_vm_free(vm);
 }
 
-/* Is there a monitoring agent, whose events are pinned, too? */
-static bool beside_others(void)
-{
-	return getenv("VPMU_BESIDE_EVENTS");
-}
-
 /* All that the host can pin, beside a guest that uses all that it has. */
 static int open_pinned(struct perf_event_attr *attr, pid_t pid, int cpu, int *fds)
 {
@@ -187,7 +182,7 @@ static int open_pinned(struct perf_event_attr *attr, pid_t pid, int cpu, int *fd
 			break;
 	}
 	/* All that there are for instructions, but for what the NMI watchdog and others have. */
-	TEST_ASSERT(nr < NR_EVENTS && nr >= (beside_others() ? 1 : vpmu_config_host().nr_gp - 1),
+	TEST_ASSERT(nr < NR_EVENTS && nr >= (host_has_agent() ? 1 : vpmu_config_host().nr_gp - 1),
 		    "%d events pinned", nr);
 	close(fds[nr]);
 	return nr;
@@ -430,6 +425,7 @@ TEST(runs_all_of_its_time)
 	struct host_count count;
 
 	VPMU_REQUIRE_MEDIATED();
+	attr.pinned = host_has_agent();
 	count = count_beside_guest(&attr, 0, -1, &payload_long_loop);
 	TEST_ASSERT(count.running, "The event never ran");
 	TEST_ASSERT_EQ(count.running, count.enabled);

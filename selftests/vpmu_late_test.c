@@ -310,7 +310,9 @@ TEST_F(late, overflow_of_host)
 	attr.exclude_kernel = 0;
 	attr.sample_period = SAMPLE_PERIOD;
 	attr.sample_type = PERF_SAMPLE_IP;
-	fd = host_event_open_ok(&attr, 0, -1);
+	attr.pinned = host_has_agent();
+	/* Of the CPU: where an event goes along with a task, a late interrupt may find it gone. */
+	fd = host_event_open_ok(&attr, -1, self->cpu);
 	page = host_records_map(fd);
 	gpm = host_interrupts("GPM", self->cpu);
 	host_event_enable(fd);

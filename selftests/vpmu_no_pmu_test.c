@@ -102,6 +102,7 @@ TEST_F(vcpu, is_counted_by_the_host)
 	attr.exclude_guest = 0;
 	attr.exclude_host = 1;
 	attr.exclude_kernel = 0;
+	attr.pinned = host_has_agent();
 	fd = host_event_open_ok(&attr, 0, -1);
 	host_event_enable(fd);
 	TEST_ASSERT_EQ(vpmu_run(self->vcpu), VPMU_SYNC);

@@ -29,6 +29,11 @@ struct perf_event_attr host_event_attr(void)
 	};
 }
 
+bool host_has_agent(void)
+{
+	return getenv("VPMU_BESIDE_EVENTS");
+}
+
 int host_event_open(struct perf_event_attr *attr, pid_t pid, int cpu)
 {
 	int fd = syscall(SYS_perf_event_open, attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);

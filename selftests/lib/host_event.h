@@ -13,6 +13,12 @@
 /* Instructions of user space, nothing of guests; does not count yet. */
 struct perf_event_attr host_event_attr(void);
 
+/*
+ * Is there a monitoring agent? Its events compete for counters, so that one that is to
+ * have a counter all of its time has to be pinned. $VPMU_BESIDE_EVENTS says so.
+ */
+bool host_has_agent(void);
+
 /* perf_event_open(); the new file descriptor or -errno. */
 int host_event_open(struct perf_event_attr *attr, pid_t pid, int cpu);
 
