@@ -233,6 +233,7 @@ TEST(pinned_task_events)
 	uint64_t insns[NR_EVENTS], irqs = host_all_interrupts();
 	int i, nr;
 
+	VPMU_REQUIRE_MEDIATED();
 	test_pinned(false, insns, &nr);
 	for (i = 0; i < nr; i++) {
 		host_expect_count(insns[i], insns[0], irqs);
@@ -247,6 +248,7 @@ TEST(pinned_cpu_events)
 	uint64_t insns[NR_EVENTS];
 	int i, nr;
 
+	VPMU_REQUIRE_MEDIATED();
 	test_pinned(true, insns, &nr);
 	for (i = 0; i < nr; i++)
 		TEST_ASSERT(insns[i] >= HOST_ROUNDS * NR_MEASURES * HOST_LOOP_INSNS &&
