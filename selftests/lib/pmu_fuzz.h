@@ -503,11 +503,12 @@ static inline void fuzz_op_rdpmc(struct fuzz *f)
 	}
 }
 
-static inline void fuzz_op_control(struct fuzz *f)
+/* Selectors, IA32_FIXED_CTR_CTRL, or the status: which of them is 0 to 4. */
+static inline void fuzz_emit_control(struct fuzz *f, uint32_t which)
 {
 	uint32_t i;
 
-	switch (fuzz_below(f, 8)) {
+	switch (which) {
 	case 0:
 	case 1:
 		i = fuzz_below(f, f->nr_gp);
@@ -521,13 +522,20 @@ static inline void fuzz_op_control(struct fuzz *f)
 		fuzz_emit_wrmsr(f, f->is_amd ? FUZZ_AMD_STATUS_RESET : FUZZ_STATUS_RESET,
 				fuzz_random(f) & fuzz_counters(f));
 		break;
-	case 4:
+	default:
 		/* Intel's is read-only. */
 		fuzz_emit_wrmsr(f, f->is_amd ? FUZZ_AMD_STATUS_SET : FUZZ_STATUS, fuzz_random(f));
-		break;
-	default:
-		fuzz_emit_global_ctrl(f, fuzz_global_ctrl(f));
 	}
+}
+
+static inline void fuzz_op_control(struct fuzz *f)
+{
+	const uint32_t which = fuzz_below(f, 8);
+
+	if (which <= 4)
+		fuzz_emit_control(f, which);
+	else
+		fuzz_emit_global_ctrl(f, fuzz_global_ctrl(f));
 }
 
 /* A counter of instructions or branches that interrupts soon. */

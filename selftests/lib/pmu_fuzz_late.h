@@ -417,28 +417,10 @@ static inline void fuzz_late_stretch(struct fuzz *f)
 	fuzz_late_log(f, mask);
 }
 
-/* Nothing counts but in a stretch. */
+/* But for the global control: nothing counts but in a stretch. */
 static inline void fuzz_late_control(struct fuzz *f)
 {
-	uint32_t i;
-
-	switch (fuzz_below(f, 5)) {
-	case 0:
-	case 1:
-		i = fuzz_below(f, f->nr_gp);
-		fuzz_emit_selector(f, i, fuzz_selector(f));
-		break;
-	case 2:
-		if (f->nr_fixed)
-			fuzz_emit_fixed_ctrl(f, fuzz_fixed_ctrl(f));
-		break;
-	case 3:
-		fuzz_emit_wrmsr(f, f->is_amd ? FUZZ_AMD_STATUS_RESET : FUZZ_STATUS_RESET,
-				fuzz_random(f) & fuzz_counters(f));
-		break;
-	default:
-		fuzz_emit_wrmsr(f, f->is_amd ? FUZZ_AMD_STATUS_SET : FUZZ_STATUS, fuzz_random(f));
-	}
+	fuzz_emit_control(f, fuzz_below(f, 5));
 }
 
 static inline void fuzz_late_op(struct fuzz *f)
