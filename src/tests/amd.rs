@@ -5,6 +5,7 @@
 
 use super::{
     cpu::{scramble, Claim, Cpu, Intercepts, Lapic},
+    registers::{read, write},
     vmm::{Deny, Vmm},
 };
 use crate::{
@@ -15,12 +16,11 @@ use crate::{
     },
     caps::{self, HostCounters, HostPmu, HostVendor},
     counter::{Counter, CounterSet, Kind, Width},
-    filter::AllowAll,
     guest::GuestPmu,
     intercepts::{Access, Passthrough},
     model::{CpuidLeaf, GuestConfig, Mode},
     msr::{EventSelector, Msr},
-    register::{GeneralProtection, Initiator, Register},
+    register::{Initiator, Register},
     retired::{
         kinds::{self, counted},
         Retired,
@@ -489,20 +489,6 @@ fn guest(config: &Config) -> GuestPmu<Amd> {
     let mut pmu = GuestPmu::default();
     pmu.refresh(&genoa(), config);
     pmu
-}
-
-fn read(pmu: &GuestPmu<Amd>, msr: u32) -> Option<u64> {
-    pmu.register(Msr::new(msr)).map(|r| pmu.read(r))
-}
-
-fn write(
-    pmu: &mut GuestPmu<Amd>,
-    msr: u32,
-    value: u64,
-    by: Initiator,
-) -> Result<(), GeneralProtection> {
-    let register = pmu.register(Msr::new(msr)).ok_or(GeneralProtection)?;
-    pmu.write(register, value, by, &AllowAll)
 }
 
 /// Every MSR that a guest with `config` has.

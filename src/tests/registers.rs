@@ -40,12 +40,14 @@ fn has_metrics(pmu: &GuestPmu<Intel>) -> bool {
     read(pmu, 0x329).is_some()
 }
 
-fn read(pmu: &GuestPmu<Intel>, msr: u32) -> Option<u64> {
+/// What the guest reads of this MSR, if it has it.
+pub(super) fn read<V: Vendor>(pmu: &GuestPmu<V>, msr: u32) -> Option<u64> {
     pmu.register(Msr::new(msr)).map(|r| pmu.read(r))
 }
 
-fn write(
-    pmu: &mut GuestPmu<Intel>,
+/// Writes to this MSR, which no filter keeps the guest from.
+pub(super) fn write<V: Vendor>(
+    pmu: &mut GuestPmu<V>,
     msr: u32,
     value: u64,
     by: Initiator,
