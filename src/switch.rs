@@ -238,15 +238,15 @@ const JUST_OVERFLOWED: u64 = 1 << 16;
 /// written, and have not got far. Whether they are still on tells nothing. The guest may have
 /// switched them off since, in a handler of PMIs, and also before the PMI has come.
 fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw) -> CounterSet {
-    let interrupts = !counters.interrupting.is_empty();
+    let none_interrupts = counters.interrupting.is_empty();
     let (values, model) = (&mut counters.values, &counters.model);
-    let mut low = CounterSet::EMPTY;
-    if !interrupts {
+    if none_interrupts {
         model.counters.unrolled(V::COUNTERS, |counter| {
             values[counter.slot()] = model.width(counter).to_guest(hw.counter(counter));
         });
-        return low;
+        return CounterSet::EMPTY;
     }
+    let mut low = CounterSet::EMPTY;
     model.counters.unrolled(V::COUNTERS, |counter| {
         let value = model.width(counter).to_guest(hw.counter(counter));
         let loaded = core::mem::replace(&mut values[counter.slot()], value);
