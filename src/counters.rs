@@ -170,13 +170,15 @@ impl Counters {
         by: Initiator,
     ) -> Result<(), GeneralProtection> {
         let mask = self.model.width(counter).mask();
+        let by_guest = by == Initiator::Guest;
         let value = match width {
-            WriteWidth::Full => {
+            WriteWidth::SignExtended if by_guest => i64::from(data as i32) as u64,
+            WriteWidth::SignExtended | WriteWidth::Truncated => data,
+            WriteWidth::FullByGuest if !by_guest => data,
+            WriteWidth::Full | WriteWidth::FullByGuest => {
                 check(data, mask)?;
                 data
             }
-            WriteWidth::SignExtended if by == Initiator::Guest => i64::from(data as i32) as u64,
-            WriteWidth::SignExtended | WriteWidth::Truncated => data,
         };
         self.set_value(counter, value & mask);
         Ok(())

@@ -30,6 +30,9 @@ pub(crate) enum WriteWidth {
     SignExtended,
     /// The whole counter is written; a bit above its width is reserved.
     Full,
+    /// The whole counter is written; to the guest a bit above its width is reserved, of what user
+    /// space writes it is dropped.
+    FullByGuest,
     /// The whole counter is written; bits above its width are dropped.
     Truncated,
 }

@@ -277,7 +277,7 @@ fn counter_register(model: &Model, msr: Msr) -> Option<Register> {
     }
     if let Some(index) = msr.index_from(Msr::IA32_FIXED_CTR0, MAX_FIXED) {
         let counter = model.fixed(index)?;
-        return Some(Register::Counter(counter, WriteWidth::Truncated));
+        return Some(Register::Counter(counter, WriteWidth::FullByGuest));
     }
     if let Some(register) = gp(Msr::IA32_PMC0, WriteWidth::SignExtended) {
         return Some(register);

@@ -52,6 +52,11 @@ pub(super) trait Cpu: Hw + Sized {
     /// WRMSR; `None` is #GP.
     fn wrmsr(&mut self, msr: u32, value: u64) -> Option<()>;
 
+    /// What a guest's register holds by KVM_SET_MSRS, for registers whose rules are others then.
+    fn set_guest_msr(&mut self, msr: u32, value: u64) -> Option<()> {
+        self.wrmsr(msr, value)
+    }
+
     /// RDPMC; `None` is #GP.
     fn rdpmc(&self, ecx: u32) -> Option<u64>;
 

@@ -363,7 +363,7 @@ impl<S: Subject> Pair<S> {
             }
             Op::SetMsr(msr, value) => assert_eq!(
                 guest.set_msr(msr, value),
-                bare.wrmsr(msr, value),
+                bare.set_guest_msr(msr, value),
                 "KVM_SET_MSRS {msr:#x}"
             ),
             Op::Lvtpc { masked } => {

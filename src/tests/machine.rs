@@ -272,11 +272,18 @@ impl Cpu for Machine {
                 self.counters[msr as usize - 0x4c1] = value;
             }
             _ if msr.wrapping_sub(0x309) < fixed => {
-                self.counters[msr as usize - 0x309 + 32] = value & self.mask();
+                valid(self.mask())?;
+                self.counters[msr as usize - 0x309 + 32] = value;
             }
             _ => return None,
         }
         Some(())
+    }
+
+    /// Of a fixed counter user space may write bits that there aren't.
+    fn set_guest_msr(&mut self, msr: u32, value: u64) -> Option<()> {
+        let is_fixed = msr.wrapping_sub(0x309) < self.fixed as u32;
+        self.wrmsr(msr, if is_fixed { value & self.mask() } else { value })
     }
 
     fn rdpmc(&self, ecx: u32) -> Option<u64> {
