@@ -16,6 +16,15 @@ use crate::{
     retired::{Emulated, Event},
 };
 
+/// What an instruction at CPL 0 counts on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counting {
+    /// The counters that count it.
+    pub(crate) counters: CounterSet,
+    /// Those whose overflow raises a PMI.
+    pub(crate) interrupting: CounterSet,
+}
+
 /// The counters of one vCPU.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -129,6 +138,15 @@ impl Counters {
         Passthrough {
             global_status: free.global_status && !self.status_hidden,
             ..free
+        }
+    }
+
+    /// What an instruction counts on that executes now, at CPL 0.
+    pub(crate) fn counting_instructions(&self) -> Counting {
+        let counters = self.emulated.instructions() & self.globally_enabled();
+        Counting {
+            counters: self.emulated.at_level(counters, || false),
+            interrupting: self.interrupting,
         }
     }
 

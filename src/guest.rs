@@ -13,7 +13,7 @@
 use crate::{
     caps::HostPmu,
     counter::{Counter, CounterSet},
-    counters::Counters,
+    counters::{Counters, Counting},
     filter::EventFilter,
     intercepts::{Access, Passthrough},
     model::{GuestConfig, Mode, Model},
@@ -30,6 +30,11 @@ pub(crate) struct GuestPmu<V: Vendor> {
     pub(crate) counters: Counters,
     /// What there is beside them.
     pub(crate) units: V::Units,
+    /// What the guest's WRMSR counts on that has changed the PMU and is to be completed next.
+    ///
+    /// A write takes effect when WRMSR has retired. So one that switches a counter on is not counted
+    /// by it, and one that switches it off is.
+    pub(crate) wrmsr: Option<Counting>,
 }
 
 /// No PMU.
@@ -38,6 +43,7 @@ impl<V: Vendor> Default for GuestPmu<V> {
         Self {
             counters: Counters::default(),
             units: V::Units::default(),
+            wrmsr: None,
         }
     }
 }
@@ -130,6 +136,7 @@ impl<V: Vendor> GuestPmu<V> {
         by: Initiator,
         filter: &impl EventFilter,
     ) -> Result<(), GeneralProtection> {
+        let before = self.counters.counting_instructions();
         match register {
             Register::Selector(counter) => {
                 let bits = self.accept(data, self.model().selector_valid(counter))?;
@@ -160,6 +167,7 @@ impl<V: Vendor> GuestPmu<V> {
             }
             Register::Unit(msr) => self.units.write(&mut self.counters, msr, data, filter)?,
         }
+        self.wrmsr = (by == Initiator::Guest).then_some(before);
         Ok(())
     }
 
@@ -202,14 +210,26 @@ impl<V: Vendor> GuestPmu<V> {
     /// depends on it, as the answer takes a VMREAD.
     #[must_use]
     pub(crate) fn retire(&mut self, what: Retired, in_user_mode: impl FnOnce() -> bool) -> bool {
-        let counters = &mut self.counters;
+        if let Some(counting) = self.wrmsr.take() {
+            if what == Retired::INSTRUCTION {
+                return self.count(counting);
+            }
+        }
+        let counters = &self.counters;
         let counting = counters.emulated.counters(what) & counters.globally_enabled();
         if counting.is_empty() {
             return false;
         }
-        let counting = counters.emulated.at_level(counting, in_user_mode);
-        let overflowed = counters.increment(counting);
-        !(overflowed & counters.interrupting).is_empty()
+        self.count(Counting {
+            counters: counters.emulated.at_level(counting, in_user_mode),
+            interrupting: counters.interrupting,
+        })
+    }
+
+    /// Counts one event. Returns whether the guest is owed a PMI.
+    fn count(&mut self, counting: Counting) -> bool {
+        let overflowed = self.counters.increment(counting.counters);
+        !(overflowed & counting.interrupting).is_empty()
     }
 
     /// The general-purpose counters of this PMU.

@@ -130,7 +130,8 @@ where
     V::Units: SwitchUnit<H>,
     H: Hw,
 {
-    let GuestPmu { counters, units } = pmu;
+    pmu.wrmsr = None;
+    let (counters, units) = (&mut pmu.counters, &mut pmu.units);
     counters.lvtpc_masked = lvtpc.is_masked();
     if !counters.model.exists() {
         return 0;
@@ -155,7 +156,7 @@ where
     V::Units: SwitchUnit<H>,
     H: Hw,
 {
-    let GuestPmu { counters, units } = pmu;
+    let (counters, units) = (&mut pmu.counters, &mut pmu.units);
     if !counters.model.exists() {
         return Overflow::None;
     }

@@ -7,9 +7,18 @@ use super::{
     cpu::Cpu,
     machine::{hides_metrics, Machine},
     random,
-    vmm::{Config, Deny, Vmm, FULL},
+    vmm::{host, Config, Deny, Vmm, FULL},
 };
-use crate::{counter::Counter, intel::metrics::MetricsHw, pmi::Overflow, switch::Hw};
+use crate::{
+    counter::Counter,
+    guest::GuestPmu,
+    intel::{metrics::MetricsHw, Intel},
+    msr::Msr,
+    pmi::Overflow,
+    register::Initiator,
+    retired::Retired,
+    switch::Hw,
+};
 use proptest::{prelude::*, sample::select, strategy::BoxedStrategy};
 use std::{cell::Cell, env};
 
@@ -819,4 +828,41 @@ fn metrics_do_not_move_if_slots_are_denied() {
         guest.run(false, false);
         assert_eq!(guest.rdpmc(0x2000_0000), told);
     }
+}
+
+#[test]
+fn a_write_takes_effect_when_its_instruction_has_retired() {
+    let counting = 0x43_00c0;
+    let mut pmu = GuestPmu::<Intel>::default();
+    pmu.refresh(&host(), &FULL);
+    let wrmsr = |pmu: &mut GuestPmu<Intel>, msr: u32, value: u64| {
+        let register = pmu.register(Msr::new(msr)).unwrap();
+        pmu.write(register, value, Initiator::Guest, &Deny::NOTHING)
+            .unwrap();
+        pmu.retire(Retired::INSTRUCTION, || false)
+    };
+    let pmc0 = |pmu: &GuestPmu<Intel>| pmu.rdpmc(0).unwrap();
+
+    // On and off by the selector, and by the global control.
+    for (msr, on) in [(0x186, counting), (0x38f, 1)] {
+        wrmsr(&mut pmu, msr, 0);
+        wrmsr(&mut pmu, 0x4c1, 0);
+        assert!(!wrmsr(&mut pmu, msr, on));
+        assert_eq!(pmc0(&pmu), 0);
+        assert!(!pmu.retire(Retired::INSTRUCTION, || false));
+        assert_eq!(pmc0(&pmu), 1);
+        assert!(!wrmsr(&mut pmu, msr, 0));
+        assert_eq!(pmc0(&pmu), 2);
+        assert!(!pmu.retire(Retired::INSTRUCTION, || false));
+        assert_eq!(pmc0(&pmu), 2);
+        wrmsr(&mut pmu, msr, on);
+    }
+
+    // The last instruction that a counter counts overflows it, and interrupts.
+    wrmsr(&mut pmu, 0x186, counting | (1 << 20));
+    assert!(wrmsr(&mut pmu, 0x4c1, u64::MAX >> 16));
+    assert_eq!(pmc0(&pmu), 0, "it counts the write of its own value");
+    wrmsr(&mut pmu, 0x4c1, (u64::MAX >> 16) - 1);
+    assert!(wrmsr(&mut pmu, 0x186, 0));
+    assert_eq!(pmc0(&pmu), 0);
 }

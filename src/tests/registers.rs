@@ -53,7 +53,10 @@ pub(super) fn write<V: Vendor>(
     by: Initiator,
 ) -> Result<(), GeneralProtection> {
     let register = pmu.register(Msr::new(msr)).ok_or(GeneralProtection)?;
-    pmu.write(register, value, by, &AllowAll)
+    let written = pmu.write(register, value, by, &AllowAll);
+    // The guest goes on.
+    pmu.wrmsr = None;
+    written
 }
 
 /// Every MSR that a full guest has.
