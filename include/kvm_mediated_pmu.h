@@ -13,6 +13,9 @@
 /* The module's parameter of that name; constant after module load. */
 bool kmp_parameter_enabled(void);
 
+/* The module's parameter rest_after; of vCPUs whose model is set from now on. */
+unsigned int kmp_parameter_rest_after(void);
+
 /* Does the processor have transactions, HLE or RTM? */
 bool kmp_host_has_transactions(void);
 

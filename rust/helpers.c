@@ -4,6 +4,7 @@
  */
 #include <linux/bug.h>
 #include <linux/build_bug.h>
+#include <linux/compiler.h>
 #include <linux/irqflags.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -21,6 +22,11 @@ module_param(enable_mediated_pmu, bool, 0444);
 MODULE_PARM_DESC(enable_mediated_pmu,
 		 "Give new virtual machines a mediated PMU (default: on); if off, the module does nothing");
 
+static unsigned int rest_after = 16;
+module_param(rest_after, uint, 0644);
+MODULE_PARM_DESC(rest_after,
+		 "VM-exits with nothing to count after which a guest's PMU leaves the hardware (default: 16; 0: never)");
+
 /*
  * Registration needs the vendor module's capabilities. One of the two loads,
  * the other has no processor to run on.
@@ -30,6 +36,11 @@ MODULE_SOFTDEP("pre: kvm_intel kvm_amd");
 bool kmp_parameter_enabled(void)
 {
 	return enable_mediated_pmu;
+}
+
+unsigned int kmp_parameter_rest_after(void)
+{
+	return READ_ONCE(rest_after);
 }
 
 bool kmp_host_has_transactions(void)

@@ -137,6 +137,7 @@ static uint64_t exits_of_ops(const struct vpmu_config *config, enum op op)
 	struct kvm_vm *vm = vpmu_vm_create(&vcpu, guest_ops, config);
 	uint64_t before, exits;
 
+	vpmu_stay_awake(vcpu, config);
 	vcpu_args_set(vcpu, 1, (uint64_t)op);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
 	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
@@ -287,7 +288,7 @@ TEST(cpuid_change)
 	fewer.nr_gp--;
 	vm = vpmu_vm_create(&vcpu, guest_ops, &fewer);
 	vpmu_set_config(vcpu, &all);
-	vpmu_set_config(vcpu, &fewer);
+	vpmu_stay_awake(vcpu, &fewer);
 	vcpu_args_set(vcpu, 1, (uint64_t)READ_GLOBAL_CTRL);
 	vpmu_run(vcpu);
 	before = vpmu_exits(vcpu);
@@ -297,7 +298,7 @@ TEST(cpuid_change)
 	kvm_vm_free(vm);
 
 	vm = vpmu_vm_create(&vcpu, guest_ops, &fewer);
-	vpmu_set_config(vcpu, &all);
+	vpmu_stay_awake(vcpu, &all);
 	vcpu_args_set(vcpu, 1, (uint64_t)READ_GLOBAL_CTRL);
 	vpmu_run(vcpu);
 	vpmu_run(vcpu);

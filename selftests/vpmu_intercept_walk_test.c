@@ -328,6 +328,7 @@ static void walk_all(const struct vpmu_config *configs, unsigned int nr)
 	for (i = 0; i < nr; i++) {
 		vcpu = vm_vcpu_add(vm, i, guest_walk);
 		vpmu_vcpu_init(vcpu, &configs[i]);
+		vpmu_stay_awake(vcpu, &configs[i]);
 		walk(vcpu, &configs[i]);
 	}
 	kvm_vm_free(vm);

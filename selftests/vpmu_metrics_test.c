@@ -66,9 +66,13 @@ static void guest_hidden(void)
 static struct kvm_vm *create(struct kvm_vcpu **vcpu, void (*guest)(void), bool hidden)
 {
 	struct vpmu_config config = vpmu_config_max();
+	struct kvm_vm *vm;
 
 	config.no_metrics = hidden;
-	return vpmu_vm_create(vcpu, guest, &config);
+	vm = vpmu_vm_create(vcpu, guest, &config);
+	/* At rest nothing of the host's reaches the guest, and nothing is hidden. */
+	vpmu_stay_awake(*vcpu, &config);
+	return vm;
 }
 
 /* The host's own events of slots, which move the register. */

@@ -570,6 +570,7 @@ TEST_F(nested_svm, intercepts)
 	const unsigned int nr_gp = self->config.nr_gp, max_gp = vpmu_config_max().nr_gp;
 	unsigned int i, rdpmc = 0, counters, global;
 
+	vpmu_stay_awake(self->vcpu, &self->config);
 	vcpu_arch_set_entry_point(self->vcpu, guest_intercepts);
 	TEST_ASSERT_EQ(vpmu_run(self->vcpu), VPMU_SYNC);
 

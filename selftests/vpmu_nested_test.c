@@ -642,6 +642,7 @@ TEST_F(nested, intercepts)
 	const struct vpmu_config *c = &self->config;
 	unsigned int i, rdpmc = 0, counters, global;
 
+	vpmu_stay_awake(self->vcpu, &self->config);
 	vcpu_arch_set_entry_point(self->vcpu, guest_intercepts);
 	TEST_ASSERT_EQ(vpmu_run(self->vcpu), VPMU_SYNC);
 

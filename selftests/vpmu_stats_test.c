@@ -82,12 +82,14 @@ static void guest_select(void)
 /**
  * struct figures - a vCPU's statistics
  * @loads: how often its PMU was loaded
+ * @wakeups: how often it had been at rest before
  * @elided: counters that needed no write then
  * @pmis: PMIs that were delivered
  * @filtered: events that the filter denied
  */
 struct figures {
 	uint64_t loads;
+	uint64_t wakeups;
 	uint64_t elided;
 	uint64_t pmis;
 	uint64_t filtered;
@@ -97,6 +99,7 @@ static struct figures figures_of(struct kvm_vcpu *vcpu)
 {
 	return (struct figures) {
 		.loads = vcpu_get_stat(vcpu, vpmu_loads),
+		.wakeups = vcpu_get_stat(vcpu, vpmu_wakeups),
 		.elided = vcpu_get_stat(vcpu, vpmu_writes_elided),
 		.pmis = vcpu_get_stat(vcpu, vpmu_pmis),
 		.filtered = vcpu_get_stat(vcpu, vpmu_filter_denials),
@@ -109,17 +112,20 @@ static struct figures since(struct kvm_vcpu *vcpu, const struct figures *before)
 
 	return (struct figures) {
 		.loads = now.loads - before->loads,
+		.wakeups = now.wakeups - before->wakeups,
 		.elided = now.elided - before->elided,
 		.pmis = now.pmis - before->pmis,
 		.filtered = now.filtered - before->filtered,
 	};
 }
 
+/* Its PMU is loaded whenever the guest is entered. */
 static struct kvm_vm *create(struct kvm_vcpu **vcpu, void *guest_code, uint64_t arg)
 {
 	struct vpmu_config config = vpmu_config_max();
 	struct kvm_vm *vm = vpmu_vm_create(vcpu, guest_code, &config);
 
+	vpmu_stay_awake(*vcpu, &config);
 	vm_install_exception_handler(vm, PMI_VECTOR, guest_pmi_handler);
 	vcpu_args_set(*vcpu, 1, arg);
 	return vm;
@@ -274,9 +280,9 @@ TEST(nothing_of_emulated)
 	run(vcpu);
 	run(vcpu);
 	figures = figures_of(vcpu);
-	TEST_ASSERT(!figures.loads && !figures.elided && !figures.pmis && !figures.filtered,
-		    "%lu loads, %lu elided, %lu PMIs, %lu filtered", figures.loads, figures.elided,
-		    figures.pmis, figures.filtered);
+	TEST_ASSERT(!figures.loads && !figures.wakeups && !figures.elided && !figures.pmis &&
+		    !figures.filtered, "%lu loads, %lu wakeups, %lu elided, %lu PMIs, %lu filtered",
+		    figures.loads, figures.wakeups, figures.elided, figures.pmis, figures.filtered);
 	kvm_vm_free(vm);
 }
 

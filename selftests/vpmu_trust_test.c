@@ -200,6 +200,8 @@ static void run_guest(int cpu, void (*guest)(void), const struct left *left)
 	struct kvm_vm *vm;
 
 	vm = vpmu_vm_create(&vcpu, guest, &config);
+	/* Of a PMU that is at rest nobody would look what is in the registers. */
+	vpmu_stay_awake(vcpu, &config);
 	do {
 		leave(cpu, left);
 	} while (vpmu_run(vcpu) == VPMU_SYNC);
@@ -281,6 +283,7 @@ TEST(written_by_ioctl)
 
 	VPMU_REQUIRE_MEDIATED();
 	vm = vpmu_vm_create(&vcpu, guest_counts_nothing, &config);
+	vpmu_stay_awake(vcpu, &config);
 	do {
 		write_by_ioctl(cpu, vpmu_msr_selector(3), 0x4300c0);
 	} while (vpmu_run(vcpu) == VPMU_SYNC);

@@ -7,16 +7,17 @@ use crate::{
     caps::{self, HostPmu, HostVendor, PmuCaps, Unoffered},
     guest::GuestPmu,
     intel::Intel,
-    model::{Mode, Model},
+    model::Mode,
     msr::Msr,
     pmi::{Lvtpc, Overflow},
     register::{GeneralProtection, Initiator},
+    rest::Rest,
     retired::Retired,
     switch::{self, Elided},
     sys::{
         kvm::{
             self, BackendModule, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Provider, Public,
-            Vtable,
+            State, Vtable,
         },
         params,
         pmu::{AmdPmu, IntelPmu},
@@ -115,8 +116,9 @@ pub(crate) struct Mediated<V>(PhantomData<V>);
 
 /// Where a vendor's rules meet the vendor's hardware and virtualization extension.
 pub(crate) trait Platform: Vendor {
-    /// Sets the controls of VM-entry and VM-exit that are not intercepts, for a guest with `model`.
-    fn set_controls(vcpu: &Intercepts<'_>, model: &Model);
+    /// Sets the controls of VM-entry and VM-exit that are not intercepts, for a guest whose PMU is
+    /// `at_rest` or not.
+    fn set_controls(vcpu: &Intercepts<'_>, at_rest: bool);
 
     /// See [`switch::load`].
     fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided;
@@ -126,10 +128,9 @@ pub(crate) trait Platform: Vendor {
 }
 
 impl Platform for Intel {
-    /// A guest without a PMU needs no switch: perf leaves the global control 0 while the guest
-    /// runs.
-    fn set_controls(vcpu: &Intercepts<'_>, model: &Model) {
-        vcpu.switch_global_ctrl(model.exists());
+    /// At rest the global control is the host's.
+    fn set_controls(vcpu: &Intercepts<'_>, at_rest: bool) {
+        vcpu.switch_global_ctrl(!at_rest);
     }
 
     #[inline(always)]
@@ -145,7 +146,7 @@ impl Platform for Intel {
 
 impl Platform for Amd {
     /// SVM has none.
-    fn set_controls(_vcpu: &Intercepts<'_>, _model: &Model) {}
+    fn set_controls(_vcpu: &Intercepts<'_>, _at_rest: bool) {}
 
     #[inline(always)]
     fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
@@ -167,15 +168,25 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         Ok(GuestPmu::default())
     }
 
-    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>) {
+    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>) -> Public {
+        pmu.rest = Rest::new(params::rest_after());
         pmu.refresh(host, vcpu);
         let model = pmu.model();
-        vcpu.publish(Public {
+        Public {
             version: model.version,
-            counts_instructions: pmu.counts_instructions(),
             global_ctrl_valid: model.global_ctrl_valid,
             global_status_valid: model.global_status_valid,
-        });
+        }
+    }
+
+    fn state(pmu: &GuestPmu<V>) -> State {
+        if pmu.rest.is() {
+            State::AtRest
+        } else if pmu.counts_instructions() {
+            State::CountsInstructions
+        } else {
+            State::Awake
+        }
     }
 
     fn is_valid_msr(pmu: &GuestPmu<V>, msr: Msr) -> bool {
@@ -216,7 +227,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         } else {
             Initiator::Guest
         };
-        publishing_counts_instructions(vcpu, pmu, |pmu| pmu.write(register, value, by, vcpu))
+        pmu.write(register, value, by, vcpu)
     }
 
     fn rdpmc(pmu: &GuestPmu<V>, ecx: u32) -> Result<u64, GeneralProtection> {
@@ -228,7 +239,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     }
 
     fn filter_changed(vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>) {
-        publishing_counts_instructions(vcpu, pmu, |pmu| pmu.refilter(vcpu));
+        pmu.refilter(vcpu);
     }
 
     fn retired(vcpu: &LoadedVcpu<'_>, pmu: &mut GuestPmu<V>, what: Retired, at_cpl0: bool) {
@@ -244,11 +255,11 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
             vcpu.intercept_msr(msr, free);
         }
         vcpu.intercept_rdpmc(!pmu.passthrough().rdpmc);
-        V::set_controls(vcpu, pmu.model());
+        V::set_controls(vcpu, pmu.rest.is());
     }
 
-    fn mode_changed(vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>, mode: Mode) {
-        publishing_counts_instructions(vcpu, pmu, |pmu| pmu.change_mode(mode));
+    fn mode_changed(pmu: &mut GuestPmu<V>, mode: Mode) {
+        pmu.change_mode(mode);
     }
 
     fn can_interrupt(pmu: &GuestPmu<V>) -> bool {
@@ -259,7 +270,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         V::load(vcpu, pmu, Lvtpc::new(lvtpc))
     }
 
-    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) {
+    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) -> bool {
         match V::put(vcpu, pmu) {
             Overflow::None => {}
             Overflow::New => {
@@ -268,20 +279,6 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
             }
             Overflow::Unclear => vcpu.wait_for_pmi(false),
         }
+        pmu.rest.is()
     }
-}
-
-/// Does `change`, and tells KVM if the PMU began or ceased to count instructions by it.
-fn publishing_counts_instructions<V: Vendor, R>(
-    vcpu: &HeldVcpu<'_>,
-    pmu: &mut GuestPmu<V>,
-    change: impl FnOnce(&mut GuestPmu<V>) -> R,
-) -> R {
-    let before = pmu.counts_instructions();
-    let result = change(pmu);
-    let after = pmu.counts_instructions();
-    if after != before {
-        vcpu.set_counts_instructions(after);
-    }
-    result
 }

@@ -36,6 +36,9 @@ pub(crate) struct Counters {
     selectors: [EventSelector; MAX_GP],
     /// Selectors as hardware gets them.
     hw_selectors: [EventSelector; MAX_GP],
+    /// Counters that are switched on, each by itself, by what the guest wrote and the filter left:
+    /// those that are active, and those that are where the vCPU is not.
+    pub(crate) switched_on: CounterSet,
     /// Counters that hardware enables, as far as that is said of each by itself: these and no
     /// others may count.
     pub(crate) active: CounterSet,
@@ -80,6 +83,12 @@ impl Counters {
     #[inline(always)]
     pub(crate) fn is_idle(&self) -> bool {
         self.active.is_empty()
+    }
+
+    /// Can a counter count, in L1 or in L2, until the guest writes a register?
+    #[inline(always)]
+    pub(crate) fn can_count(&self) -> bool {
+        self.switched_on.bits() & self.enables() != 0
     }
 
     /// The selector that the guest wrote for general-purpose `counter`.
@@ -211,6 +220,8 @@ impl Counters {
     pub(crate) fn filter_selector(&mut self, counter: Counter, filter: &impl EventFilter) {
         let hardware = hardware_selector(&self.model, self.selector(counter), filter);
         self.hw_selectors[counter.slot() & (MAX_GP - 1)] = hardware;
+        self.switched_on
+            .set(counter, hardware != EventSelector::OFF);
         self.interrupting
             .set(counter, hardware.has(EventSelector::INT));
     }

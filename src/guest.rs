@@ -19,6 +19,7 @@ use crate::{
     model::{GuestConfig, Mode, Model},
     msr::{EventSelector, Msr},
     register::{check, GeneralProtection, Initiator, Register},
+    rest::Rest,
     retired::Retired,
     unit::Unit,
     vendor::Vendor,
@@ -30,6 +31,8 @@ pub(crate) struct GuestPmu<V: Vendor> {
     pub(crate) counters: Counters,
     /// What there is beside them.
     pub(crate) units: V::Units,
+    /// Whether all this is at rest.
+    pub(crate) rest: Rest,
     /// What the guest's WRMSR counts on that has changed the PMU and is to be completed next.
     ///
     /// A write takes effect when WRMSR has retired. So one that switches a counter on is not counted
@@ -43,6 +46,7 @@ impl<V: Vendor> Default for GuestPmu<V> {
         Self {
             counters: Counters::default(),
             units: V::Units::default(),
+            rest: Rest::default(),
             wrmsr: None,
         }
     }
@@ -59,6 +63,7 @@ impl<V: Vendor> GuestPmu<V> {
             V::Units::default()
         };
         self.counters = Counters::new(model, mode);
+        self.rest = self.rest.anew();
     }
 
     /// What this PMU consists of.
@@ -73,6 +78,12 @@ impl<V: Vendor> GuestPmu<V> {
     pub(crate) fn counts_instructions(&self) -> bool {
         let instructions = self.counters.emulated.instructions();
         !instructions.is_empty() || self.units.counts_entries()
+    }
+
+    /// Can anything count, in L1 or in L2, until the guest writes a register?
+    #[inline(always)]
+    pub(crate) fn can_count(&self) -> bool {
+        self.counters.can_count() || self.units.can_count(&self.counters)
     }
 
     /// Could an overflow in hardware raise an interrupt, as the guest has programmed it now?
@@ -90,12 +101,20 @@ impl<V: Vendor> GuestPmu<V> {
 
     /// What the guest may access without an exit.
     pub(crate) fn passthrough(&self) -> Passthrough {
-        self.counters.passthrough()
+        if self.rest.is() {
+            Passthrough::default()
+        } else {
+            self.counters.passthrough()
+        }
     }
 
     /// Every register of the PMU, each with what the guest may do with it without an exit.
     pub(crate) fn intercepts(&self) -> impl Iterator<Item = (Msr, Access)> + '_ {
-        V::intercepts(self.passthrough()).chain(self.units.intercepts())
+        let of_units = self.units.intercepts().map(|(msr, free)| {
+            let free = if self.rest.is() { Access::NONE } else { free };
+            (msr, free)
+        });
+        V::intercepts(self.passthrough()).chain(of_units)
     }
 
     /// The register at address `msr`, `None` if there is none.
@@ -123,7 +142,7 @@ impl<V: Vendor> GuestPmu<V> {
         }
     }
 
-    /// Writes `data` to `register`.
+    /// Writes `data` to `register`, which wakes the PMU up if something can count by it.
     ///
     /// # Errors
     ///
@@ -168,6 +187,7 @@ impl<V: Vendor> GuestPmu<V> {
             Register::Unit(msr) => self.units.write(&mut self.counters, msr, data, filter)?,
         }
         self.wrmsr = (by == Initiator::Guest).then_some(before);
+        self.rest.written(self.can_count());
         Ok(())
     }
 
@@ -191,6 +211,7 @@ impl<V: Vendor> GuestPmu<V> {
             self.filter_selector(counter, filter);
         }
         self.units.refilter(&mut self.counters, filter);
+        self.rest.written(self.can_count());
     }
 
     /// The vCPU went from L1 to L2 or back, or enabled or disabled what it takes to do so.

@@ -10,7 +10,8 @@
 //!   [`guest`] puts both together: what reads and writes of registers do.
 //! - [`intercepts`] says what of it the guest accesses without an exit, [`filter`] what of it
 //!   reaches hardware, [`retired`] what of it counts the instructions that KVM completes.
-//! - [`switch`] gets all that into hardware and back, and [`pmi`] is when the guest is interrupted.
+//! - [`switch`] gets all that into hardware and back, [`rest`] is when there is no need to, and
+//!   [`pmi`] when the guest is interrupted.
 //! - [`vendor`] is what differs between vendors, [`intel`] and [`amd`]. Nothing else knows them.
 //! - [`backend`] connects all this with KVM.
 //!
@@ -34,6 +35,7 @@ mod model;
 mod msr;
 mod pmi;
 mod register;
+mod rest;
 mod retired;
 mod switch;
 #[allow(unsafe_code)]

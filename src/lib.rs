@@ -24,6 +24,7 @@ mod model;
 mod msr;
 mod pmi;
 mod register;
+mod rest;
 mod retired;
 mod switch;
 mod unit;

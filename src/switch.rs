@@ -11,8 +11,9 @@
 //! - *Running*: the guest's state is in hardware and its counters may count. That is [`load`] and
 //!   [`put`]: of the counters, which are here, and of the vendor's units ([`crate::unit`]).
 //!
-//! Today each VM-entry does both. Leaving the guest's state in hardware until someone else wants
-//! the PMU is a decision of the caller's, and needs nothing new here.
+//! Each VM-entry does both, but for a PMU that is at rest ([`crate::rest`]), for which there is
+//! nothing to do. Leaving the guest's state in hardware until someone else wants the PMU is a
+//! decision of the caller's, and needs nothing new here.
 //!
 //! # Nothing counts while we switch
 //!
@@ -149,14 +150,14 @@ where
 
 /// Takes the state of `pmu` out of hardware, which the host may use then.
 ///
-/// Returns what is known of overflows since [`load`].
+/// After it the PMU may be at rest. Returns what is known of overflows since [`load`].
 pub(crate) fn put<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H) -> Overflow
 where
     V: Vendor,
     V::Units: SwitchUnit<H>,
     H: Hw,
 {
-    let (counters, units) = (&mut pmu.counters, &mut pmu.units);
+    let counters = &mut pmu.counters;
     if !counters.model.exists() {
         return Overflow::None;
     }
@@ -165,14 +166,17 @@ where
     } else {
         hw.drop_global_ctrl(counters.hw_global_ctrl());
     }
-    let low = put_counters::<V>(counters, hw);
+    let counts = pmu.can_count();
+    let (counters, units) = (&mut pmu.counters, &mut pmu.units);
+    let moved = put_counters::<V>(counters, hw, counts);
     units.put(counters, hw);
-    let overflow = put_status(pmu, hw, low);
+    let overflow = put_status(pmu, hw, moved.low);
     set_selectors::<V>(&pmu.counters, hw, |_| EventSelector::OFF);
     if pmu.counters.status_hidden && !pmu.counters.status_differs() {
         pmu.counters.status_hidden = false;
         hw.renew_intercepts();
     }
+    pmu.rest.left(counts || moved.counted);
     overflow
 }
 
@@ -233,29 +237,48 @@ fn write_counters<V: Vendor>(counters: &Counters, hw: &mut impl Hw, differing: C
 /// microseconds at most.
 const JUST_OVERFLOWED: u64 = 1 << 16;
 
-/// Saves the counters, also those that count nothing: the guest may have written them.
-///
-/// Returns those that may have overflowed a moment ago: they have counted since `load`, or were
-/// written, and have not got far. Whether they are still on tells nothing. The guest may have
-/// switched them off since, in a handler of PMIs, and also before the PMI has come.
-fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw) -> CounterSet {
+/// How counters have moved since `load`.
+struct Moved {
+    /// Some that are switched on have counted, or were written; not looked for where they count
+    /// still.
+    counted: bool,
+    /// Those that may have overflowed a moment ago: they have counted since `load`, or were written,
+    /// and have not got far. Whether they are still on tells nothing. The guest may have switched
+    /// them off since, in a handler of PMIs, and also before the PMI has come.
+    low: CounterSet,
+}
+
+/// Saves the counters, also those that count nothing: the guest may have written them. It `counts`
+/// still, or not.
+fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw, counts: bool) -> Moved {
+    let switched_on = counters.switched_on;
+    let has_stopped = !counts && !switched_on.is_empty();
     let none_interrupts = counters.interrupting.is_empty();
     let (values, model) = (&mut counters.values, &counters.model);
-    if none_interrupts {
+    if none_interrupts && !has_stopped {
         model.counters.unrolled(V::COUNTERS, |counter| {
             values[counter.slot()] = model.width(counter).to_guest(hw.counter(counter));
         });
-        return CounterSet::EMPTY;
+        return Moved {
+            counted: false,
+            low: CounterSet::EMPTY,
+        };
     }
-    let mut low = CounterSet::EMPTY;
+    let (mut moved, mut low) = (CounterSet::EMPTY, CounterSet::EMPTY);
     model.counters.unrolled(V::COUNTERS, |counter| {
         let value = model.width(counter).to_guest(hw.counter(counter));
         let loaded = core::mem::replace(&mut values[counter.slot()], value);
-        if value < JUST_OVERFLOWED && value != loaded {
-            low |= counter.bit();
+        if value != loaded {
+            moved |= counter.bit();
+            if value < JUST_OVERFLOWED {
+                low |= counter.bit();
+            }
         }
     });
-    low
+    Moved {
+        counted: !(moved & switched_on).is_empty(),
+        low,
+    }
 }
 
 /// Sets the selectors of all counters that are active.

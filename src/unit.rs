@@ -63,6 +63,9 @@ pub(crate) trait Unit: Default {
     /// programmed it.
     fn interrupting(&self, counters: &Counters) -> u64;
 
+    /// Can the unit count by itself, until the guest writes a register? Then the PMU can't rest.
+    fn can_count(&self, counters: &Counters) -> bool;
+
     /// Does it matter how often the guest is entered? Then KVM must complete no instruction behind
     /// our back, after which it enters again.
     fn counts_entries(&self) -> bool;
@@ -124,6 +127,10 @@ impl Unit for () {
 
     fn interrupting(&self, _counters: &Counters) -> u64 {
         0
+    }
+
+    fn can_count(&self, _counters: &Counters) -> bool {
+        false
     }
 
     fn counts_entries(&self) -> bool {
@@ -192,6 +199,10 @@ impl<A: Unit, B: Unit> Unit for (A, B) {
 
     fn interrupting(&self, counters: &Counters) -> u64 {
         self.0.interrupting(counters) | self.1.interrupting(counters)
+    }
+
+    fn can_count(&self, counters: &Counters) -> bool {
+        self.0.can_count(counters) || self.1.can_count(counters)
     }
 
     fn counts_entries(&self) -> bool {

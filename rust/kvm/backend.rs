@@ -2,7 +2,7 @@
 
 //! What a backend does: the callbacks as safe methods.
 
-use super::vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu};
+use super::vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State};
 use crate::{
     caps::HostPmu, model::Mode, msr::Msr, register::GeneralProtection, retired::Retired,
     switch::Elided,
@@ -31,8 +31,11 @@ pub(crate) trait Backend: Sized + 'static {
     fn vcpu_create() -> Result<Self::VcpuData>;
 
     /// CPUID or IA32_PERF_CAPABILITIES of the guest were set: its PMU is a new one, in its RESET
-    /// state. Has to publish.
-    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData);
+    /// state. Returns what KVM has to know of it.
+    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData) -> Public;
+
+    /// The state that the PMU is in. KVM is told whenever a callback has changed it.
+    fn state(data: &Self::VcpuData) -> State;
 
     /// Is `msr` the PMU's, whether or not accesses of it fault?
     fn is_valid_msr(data: &Self::VcpuData, msr: Msr) -> bool;
@@ -72,16 +75,17 @@ pub(crate) trait Backend: Sized + 'static {
     fn set_intercepts(vcpu: &Intercepts<'_>, data: Option<&Self::VcpuData>);
 
     /// The vCPU is in `mode` now, which may be the last that happens to it. Must not sleep. AMD.
-    fn mode_changed(vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData, mode: Mode);
+    fn mode_changed(data: &mut Self::VcpuData, mode: Mode);
 
     /// Can an overflow raise an interrupt between the next load and its put? Interrupts are off.
     fn can_interrupt(data: &Self::VcpuData) -> bool;
 
-    /// The vCPU owns the PMU and enters the guest next. Interrupts are off. `lvtpc` is the guest's
-    /// LVTPC, which hardware has got if the vCPU can interrupt. Returns how many counters needed no
-    /// write.
+    /// The vCPU owns the PMU, which is not at rest, and enters the guest next. Interrupts are off.
+    /// `lvtpc` is the guest's LVTPC, which hardware has got if the vCPU can interrupt. Returns how
+    /// many counters needed no write.
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
 
-    /// The vCPU has left the guest and is about to give back the PMU. Interrupts are off.
-    fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData);
+    /// The vCPU has left the guest and is about to give back the PMU. Interrupts are off. Returns
+    /// whether its state has changed by that: the PMU is at rest.
+    fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData) -> bool;
 }

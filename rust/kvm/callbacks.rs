@@ -4,7 +4,7 @@
 
 use super::{
     backend::Backend,
-    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Vcpu},
+    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, State, Vcpu},
 };
 use crate::{
     caps::HostPmu,
@@ -61,6 +61,8 @@ struct Private<T: Backend> {
     /// The host, as it was when the backend was registered. That outlives the vCPU: the lifetime is
     /// the vCPU's.
     host: &'static HostPmu,
+    /// The PMU's state as KVM knows it.
+    state: State,
     /// The backend's own.
     data: T::VcpuData,
 }
@@ -183,6 +185,23 @@ impl<T: Backend> Callbacks<T> {
         &mut unsafe { Self::private(vcpu) }.data
     }
 
+    /// Tells KVM if the PMU is in another state than KVM knows of.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is that of the callback which calls. It is not between `load()` and `put()`, but this
+    /// may be the end of `put()`.
+    unsafe fn settle(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
+        let state = T::state(&private.data);
+        if state != private.state {
+            private.state = state;
+            // SAFETY: The vCPU is held by C5, and the time is right by the caller's promise.
+            unsafe { Self::held(vcpu).set_state(state) };
+        }
+    }
+
     /// The vCPU of a callback that is the only one at it.
     ///
     /// # Safety
@@ -218,6 +237,7 @@ impl<T: Backend> Callbacks<T> {
         let result = T::vcpu_create().and_then(|data| {
             let private: Private<T> = Private {
                 host: &registered.host,
+                state: State::AtRest,
                 data,
             };
             Ok(KBox::new(private, GFP_KERNEL_ACCOUNT)?)
@@ -249,8 +269,10 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held or before anybody knows the vCPU.
     unsafe extern "C" fn refresh(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, Private { host, data }) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
-        T::refresh(host, &held, data);
+        let (held, private) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
+        let public = T::refresh(private.host, &held, &mut private.data);
+        private.state = T::state(&private.data);
+        held.publish(public, private.state);
     }
 
     /// # Safety
@@ -288,13 +310,10 @@ impl<T: Backend> Callbacks<T> {
     ) -> c_int {
         // SAFETY: The callback's own vCPU, which is held by C5.
         let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
-        or_fault(T::set_msr(
-            &held,
-            data,
-            Msr::new(msr),
-            value,
-            host_initiated,
-        ))
+        let result = T::set_msr(&held, data, Msr::new(msr), value, host_initiated);
+        // SAFETY: The callback's own vCPU, which isn't loaded into hardware by C5.
+        unsafe { Self::settle(vcpu) };
+        or_fault(result)
     }
 
     /// # Safety
@@ -322,6 +341,8 @@ impl<T: Backend> Callbacks<T> {
         // SAFETY: The callback's own vCPU, which is held by C5.
         let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
         T::filter_changed(&held, data);
+        // SAFETY: The callback's own vCPU, which isn't loaded into hardware by C5.
+        unsafe { Self::settle(vcpu) };
     }
 
     /// # Safety
@@ -350,8 +371,6 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held; or when nobody knows the vCPU any more, whose L2
     /// is left as it is destroyed.
     unsafe extern "C" fn mode_changed(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
         // SAFETY: The vCPU is valid by C1 and held by C5.
         let mode = unsafe {
             Mode {
@@ -359,7 +378,10 @@ impl<T: Backend> Callbacks<T> {
                 l2: bindings::kvm_vpmu_is_guest_mode(vcpu),
             }
         };
-        T::mode_changed(&held, data, mode);
+        // SAFETY: The callback's own vCPU.
+        T::mode_changed(unsafe { Self::data(vcpu) }, mode);
+        // SAFETY: The callback's own vCPU, which isn't loaded into hardware by C5.
+        unsafe { Self::settle(vcpu) };
     }
 
     /// # Safety
@@ -400,8 +422,12 @@ impl<T: Backend> Callbacks<T> {
         // `load()`.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
         // SAFETY: The callback's own vCPU.
-        T::put(&owner, unsafe { Self::data(vcpu) });
+        let rests = T::put(&owner, unsafe { Self::data(vcpu) });
         // Ownership goes back to perf last.
         drop(context);
+        if rests {
+            // SAFETY: The callback's own vCPU, for which this ends what `load()` began.
+            unsafe { Self::settle(vcpu) };
+        }
     }
 }

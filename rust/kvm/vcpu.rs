@@ -13,14 +13,34 @@ use crate::{
 use core::ops::Deref;
 use kernel::types::Opaque;
 
+/// What KVM has to know of a vCPU's PMU whenever it enters or leaves the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing can count, and the guest exits wherever it accesses the PMU: hardware is not needed.
+    AtRest,
+    /// Hardware is needed.
+    Awake,
+    /// The same, and a counter of the guest may be counting instructions: KVM must not complete any
+    /// in its exit fastpath.
+    CountsInstructions,
+}
+
+impl State {
+    /// The same for KVM.
+    const fn to_c(self) -> u32 {
+        match self {
+            Self::AtRest => bindings::kvm_vpmu_state_KVM_VPMU_AT_REST,
+            Self::Awake => 0,
+            Self::CountsInstructions => bindings::kvm_vpmu_state_KVM_VPMU_COUNTS_INSTRUCTIONS,
+        }
+    }
+}
+
 /// What KVM itself has to know of a vCPU's PMU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Public {
     /// Version of the guest's PMU, 0 for none.
     pub(crate) version: u32,
-    /// May a counter of the guest be counting instructions? Then KVM must not complete any in its
-    /// exit fastpath.
-    pub(crate) counts_instructions: bool,
     /// Bits of IA32_PERF_GLOBAL_CTRL that the guest can set, for nested VM-entry checks.
     pub(crate) global_ctrl_valid: u64,
     /// Bits of IA32_PERF_GLOBAL_STATUS that exist.
@@ -104,22 +124,27 @@ impl<'a> HeldVcpu<'a> {
         Self(vcpu)
     }
 
-    /// Tells KVM what it has to know of the PMU.
-    pub(crate) fn publish(&self, public: Public) {
+    /// Tells KVM that the PMU is in `state`. If it goes to rest or wakes up, all intercepts are set
+    /// again before the next VM-entry.
+    ///
+    /// # Safety
+    ///
+    /// The vCPU is not between load() and put(), but put() may have done all but to return.
+    pub(super) unsafe fn set_state(&self, state: State) {
+        // SAFETY: The vCPU is valid and held, and the time is right by the caller's promise.
+        unsafe { bindings::kvm_vpmu_set_state(self.as_raw(), state.to_c()) };
+    }
+
+    /// Tells KVM what it has to know of the PMU, which is in `state`.
+    pub(super) fn publish(&self, public: Public, state: State) {
         let public = bindings::kvm_vpmu_public {
             version: public.version,
-            counts_instructions: public.counts_instructions,
+            state: state.to_c(),
             global_ctrl_rsvd: !public.global_ctrl_valid,
             global_status_rsvd: !public.global_status_valid,
         };
         // SAFETY: The vCPU is valid and held, and the function copies what the pointer points to.
         unsafe { bindings::kvm_vpmu_publish(self.as_raw(), &public) };
-    }
-
-    /// Publishes [`Public::counts_instructions`] alone.
-    pub(crate) fn set_counts_instructions(&self, counts: bool) {
-        // SAFETY: The vCPU is valid and held.
-        unsafe { bindings::kvm_vpmu_set_counts_instructions(self.as_raw(), counts) };
     }
 }
 

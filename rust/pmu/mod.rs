@@ -9,8 +9,9 @@
 //! that has its bit in IA32_PEBS_ENABLE makes hardware write a record to where IA32_DS_AREA points,
 //! as branch tracing does with its bits in IA32_DEBUGCTL. Both are off here. perf has switched them
 //! off before it lent the PMU (`perf_load_guest_context()` disables the PMU, and with it PEBS and
-//! BTS, and takes all of its events out), none of the methods below switches them on, and no guest
-//! can be let access those registers (`GuestMsr` in `msr.rs`).
+//! BTS, and takes all of its events out), and KVM switches neither register with the guest then.
+//! None of the methods below switches them on, and no guest can be let access those registers
+//! (`GuestMsr` in `msr.rs`).
 //!
 //! So whatever is written, memory safety is not at stake. A value that a register does not take is
 //! reported by the kernel and dropped. What has to hold is that the PMU is ours to change, which

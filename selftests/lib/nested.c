@@ -184,6 +184,8 @@ void l2_read_often(void)
 {
 	unsigned int i;
 
+	/* Something may count, so that the PMU isn't at rest. */
+	wrmsr(vpmu_msr_global_ctrl(), BIT_ULL(0));
 	GUEST_SYNC(0);
 	for (i = 0; i < NR_READS; i++) {
 		/* On AMD RDPMC may have to exit, see vpmu_rdpmc_must_exit(). */
@@ -193,6 +195,7 @@ void l2_read_often(void)
 			_rdpmc(0);
 		rdmsr(vpmu_msr_full_counter(0));
 	}
+	wrmsr(vpmu_msr_global_ctrl(), 0);
 	GUEST_SYNC(1);
 }
 

@@ -102,6 +102,17 @@ bool vpmu_is_mediated(void)
 	return value == 'Y';
 }
 
+unsigned int vpmu_rest_after(unsigned int exits)
+{
+	FILE *file = fopen(VPMU_REST_PATH, "r+");
+	unsigned int before;
+
+	TEST_ASSERT(file && fscanf(file, "%u", &before) == 1, "Cannot read " VPMU_REST_PATH);
+	rewind(file);
+	TEST_ASSERT(fprintf(file, "%u", exits) > 0 && !fclose(file), "Cannot write " VPMU_REST_PATH);
+	return before;
+}
+
 static void vpmu_set_amd_config(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
 {
 	const bool v2 = config->version >= 2;
@@ -201,6 +212,21 @@ struct kvm_vm *vpmu_vm_create_without_pmu(struct kvm_vcpu **vcpu, void *guest_co
 	memcpy(supported, saved, size);
 	free(saved);
 	return vm;
+}
+
+void vpmu_stay_awake(struct kvm_vcpu *vcpu, const struct vpmu_config *config)
+{
+	const uint32_t selector = host_cpu_is_amd ? MSR_K7_EVNTSEL0 : MSR_P6_EVNTSEL0;
+	unsigned int rest_after;
+
+	if (!config->version || !vpmu_is_mediated())
+		return;
+	rest_after = vpmu_rest_after(0);
+	vpmu_set_config(vcpu, config);
+	vpmu_rest_after(rest_after);
+	/* RESET has enabled the counter globally. */
+	vcpu_set_msr(vcpu, selector, VPMU_SEL_OS(vpmu_event_insns()));
+	vcpu_set_msr(vcpu, selector, 0);
 }
 
 struct kvm_vm *vpmu_vm_create(struct kvm_vcpu **vcpu, void *guest_code,

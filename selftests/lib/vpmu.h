@@ -18,6 +18,7 @@
 
 #define VPMU_MODULE_NAME	"kvm_mediated_pmu"
 #define VPMU_PARAM_PATH		"/sys/module/" VPMU_MODULE_NAME "/parameters/enable_mediated_pmu"
+#define VPMU_REST_PATH		"/sys/module/" VPMU_MODULE_NAME "/parameters/rest_after"
 
 /* Registers of PerfMon version 4, which the selftest library has no names for. */
 #define VPMU_MSR_GLOBAL_STATUS_SET	0x391
@@ -139,6 +140,18 @@ void vpmu_require_vendor(void);
 /* Is the module loaded; and does it mediate, or was it told not to? */
 bool vpmu_module_is_loaded(void);
 bool vpmu_is_mediated(void);
+
+/*
+ * VM-exits with nothing to count after which a mediated PMU goes to rest, 0 for never:
+ * sets what holds for VMs from now on, and returns what it was.
+ */
+unsigned int vpmu_rest_after(unsigned int exits);
+
+/*
+ * Has a mediated PMU, @config, of a vCPU that has not run yet be in hardware whenever its guest
+ * runs, whether or not anything counts.
+ */
+void vpmu_stay_awake(struct kvm_vcpu *vcpu, const struct vpmu_config *config);
 
 /*
  * A VM with one vCPU that has the PMU @config, full-width writes where KVM has

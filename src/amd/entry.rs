@@ -96,6 +96,11 @@ impl Unit for Entry {
         0
     }
 
+    /// The counters do.
+    fn can_count(&self, _counters: &Counters) -> bool {
+        false
+    }
+
     fn counts_entries(&self) -> bool {
         !self.counting.is_empty()
     }

@@ -51,6 +51,7 @@ impl FixedControl {
             let event = if field != 0 { event(index) } else { None };
             let privileges = self.hardware.privileges(index);
             let interrupts = field & FixedCtrCtrl::PMI != 0;
+            counters.switched_on.set(counter, field != 0);
             counters.active.set(counter, field != 0);
             counters.interrupting.set(counter, interrupts);
             counters.emulated.update(counter, privileges, event);
@@ -106,6 +107,11 @@ impl Unit for FixedControl {
     /// The counters' own bits are theirs.
     fn interrupting(&self, _counters: &Counters) -> u64 {
         0
+    }
+
+    /// The counters do.
+    fn can_count(&self, _counters: &Counters) -> bool {
+        false
     }
 
     fn counts_entries(&self) -> bool {

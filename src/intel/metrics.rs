@@ -151,6 +151,13 @@ impl Unit for Metrics {
         }
     }
 
+    /// It moves by itself, whether or not the slots are enabled globally. The enable of a register
+    /// that is hidden is gone whenever the guest is left.
+    fn can_count(&self, counters: &Counters) -> bool {
+        let enabled = counters.global_ctrl & global_ctrl::PERF_METRICS != 0;
+        enabled && self.reach == Reach::Own && counters.switched_on.contains(SLOTS)
+    }
+
     fn counts_entries(&self) -> bool {
         false
     }

@@ -837,6 +837,7 @@ fn save_and_restore_is_an_identity() {
 /// `value` to its first selector, and 0 to its global control if it has one.
 fn global_accesses_of_an_exit(config: Config, value: u64) -> u32 {
     let mut vmm = Vmm::<Machine>::new(&config, Deny::NOTHING);
+    vmm.stay_awake();
     let _ = vmm.wrmsr(0xc000_0301, 0);
     vmm.wrmsr(0xc001_0200, value).unwrap();
     vmm.host_uses_pmu(0x3f);

@@ -638,6 +638,7 @@ fn a_status_that_is_cleared_without_an_exit_stays_cleared() {
 fn a_saved_status_is_the_same_after_a_run() {
     let everything = (3 << 62) | 0xf_0000_00ff;
     let mut guest = Vmm::<Machine>::new(&FULL, Deny::NOTHING);
+    guest.stay_awake();
     assert_eq!(guest.set_msr(0x38e, everything), Some(()));
     guest.exit(|_| {});
     assert_eq!(guest.get_msr(0x38e), Some(everything));
@@ -726,6 +727,7 @@ fn a_status_that_was_left_alone_is_read_when_it_begins_to_matter() {
 fn guest_with_hidden_metrics() -> Vmm<Machine> {
     let mut guest = Vmm::new(&HIDDEN_METRICS, Deny::NOTHING);
     guest.set_lvtpc(false);
+    guest.stay_awake();
     guest.wrmsr(0x38d, 0x3000).unwrap();
     guest.wrmsr(0x38f, (1 << 48) | (1 << 35)).unwrap();
     guest
@@ -774,6 +776,7 @@ fn hidden_metrics_are_0_whenever_the_guest_is_entered() {
 #[test]
 fn hidden_metrics_are_looked_at_only_if_they_may_have_moved() {
     let mut guest = Vmm::<Machine>::new(&HIDDEN_METRICS, Deny::NOTHING);
+    guest.stay_awake();
     guest.wrmsr(0x38f, u64::MAX & 0x1_000f_0000_00ff).unwrap();
     guest.exit(|_| {});
     let reads = guest.reads();
@@ -813,6 +816,7 @@ fn metrics_do_not_move_if_slots_are_denied() {
             fixed: 1 << 3,
         };
         let mut guest = Vmm::<Machine>::new(&config, slots);
+        guest.stay_awake();
         guest.wrmsr(0x38d, 0x3000).unwrap();
         guest.wrmsr(0x38f, (1 << 48) | (1 << 35)).unwrap();
         guest.run(false, false);
@@ -865,4 +869,20 @@ fn a_write_takes_effect_when_its_instruction_has_retired() {
     wrmsr(&mut pmu, 0x4c1, (u64::MAX >> 16) - 1);
     assert!(wrmsr(&mut pmu, 0x186, 0));
     assert_eq!(pmc0(&pmu), 0);
+}
+
+#[test]
+fn a_guest_that_stops_before_each_exit_measures_still() {
+    let mut guest = Vmm::<Machine>::new(&FULL, Deny::NOTHING);
+    guest.wrmsr(0x186, 0x43_00c0).unwrap();
+    let exits = guest.exits;
+    for _ in 0..20 {
+        guest.wrmsr(0x38f, 1).unwrap();
+        guest.run(false, false);
+        guest.wrmsr(0x38f, 0).unwrap();
+        guest.exit(|_| {});
+    }
+    assert_eq!(guest.rdpmc(0), Some(20));
+    assert_eq!(guest.exits - exits, 20);
+    assert!(!guest.pmu.rest.is());
 }

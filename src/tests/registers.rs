@@ -35,6 +35,12 @@ fn guest_of(host: &HostPmu, config: &impl GuestConfig) -> GuestPmu<Intel> {
     pmu
 }
 
+/// The same when something could count.
+fn awake(mut pmu: GuestPmu<Intel>) -> GuestPmu<Intel> {
+    pmu.rest.written(true);
+    pmu
+}
+
 /// Has the guest IA32_PERF_METRICS?
 fn has_metrics(pmu: &GuestPmu<Intel>) -> bool {
     read(pmu, 0x329).is_some()
@@ -246,7 +252,7 @@ fn selectors_have_transaction_bits_where_both_sides_have_transactions() {
 
 #[test]
 fn what_is_free_depends_on_the_whole_configuration() {
-    let free = |config: Config| guest(&config).passthrough();
+    let free = |config: Config| awake(guest(&config)).passthrough();
     let full = free(FULL);
     assert!(full.rdpmc && full.global_ctrl && full.full_width);
     assert_eq!(full.counters, CounterSet::first(8, 4));
@@ -302,7 +308,7 @@ fn guests_have_the_counters_before_the_first_gap() {
         assert_eq!((config.gp, config.fixed), (gp, fixed), "{mask:#x}");
         // A guest that is told of more gets no more.
         for config in [config, FULL] {
-            let pmu = guest_of(&host, &config);
+            let pmu = awake(guest_of(&host, &config));
             let counters = CounterSet::first(gp as usize, fixed as usize);
             assert_eq!(pmu.model().counters, counters, "{mask:#x}");
             assert_eq!(counters.bits() & !mask, 0, "{mask:#x}");
@@ -319,7 +325,7 @@ fn a_guest_without_the_hosts_metrics_is_free_all_the_same() {
         metrics: false,
         ..FULL
     };
-    let pmu = guest(&without);
+    let pmu = awake(guest(&without));
     assert!(!has_metrics(&pmu));
     assert!(pmu.passthrough().rdpmc && pmu.passthrough().global_ctrl);
     let metrics = Msr::new(0x329);
@@ -329,7 +335,7 @@ fn a_guest_without_the_hosts_metrics_is_free_all_the_same() {
 #[test]
 fn a_guest_has_metrics_if_it_has_slots_and_the_host_has_both() {
     let has = |host: HostPmu, config: Config| {
-        let mut pmu = guest_of(&host, &config);
+        let mut pmu = awake(guest_of(&host, &config));
         let global_ctrl = write(&mut pmu, 0x38f, 1 << 48, Initiator::Guest).is_ok();
         let status = write(&mut pmu, 0x390, 1 << 48, Initiator::Guest).is_ok();
         let rdpmc = pmu.rdpmc(0x2000_0000).is_some();
@@ -354,7 +360,7 @@ fn a_guest_has_metrics_if_it_has_slots_and_the_host_has_both() {
     assert!(write(&mut pmu, 0x329, 0, Initiator::Host).is_err());
 
     // Where the host has none, guests lack nothing of what hardware would let them do.
-    let free = guest_of(&host_without_metrics(), &hidden).passthrough();
+    let free = awake(guest_of(&host_without_metrics(), &hidden)).passthrough();
     assert!(free.rdpmc && free.global_ctrl);
 }
 

@@ -13,6 +13,7 @@ use crate::{
     msr::{EventSelector, Msr},
     pmi::{Lvtpc, Overflow},
     register::Initiator,
+    rest::Rest,
     retired::Retired,
     switch,
 };
@@ -121,6 +122,10 @@ pub(super) fn host_without_metrics() -> HostPmu {
     host
 }
 
+/// How often a guest that measures nothing is left before its PMU goes to rest: rarely enough that
+/// programs meet idle PMUs in hardware, and often enough that they meet them at rest.
+const IMPATIENCE: u32 = 3;
+
 pub(super) struct Vmm<C: Cpu> {
     host: HostPmu,
     cpus: [C; 2],
@@ -128,6 +133,9 @@ pub(super) struct Vmm<C: Cpu> {
     pub(super) pmu: GuestPmu<C::V>,
     filter: Deny,
     free: Vec<(u32, Access)>,
+    rdpmc_is_free: bool,
+    /// The guest's PMU is in hardware.
+    loaded: bool,
     /// The status is intercepted until intercepts are set anew.
     status_intercepted: bool,
     /// They are to be.
@@ -147,13 +155,18 @@ impl<C: Cpu> Vmm<C> {
     /// A guest that is about to execute its first instruction.
     pub(super) fn new(config: &C::Config, filter: Deny) -> Self {
         let host = C::host_pmu(config);
-        let mut pmu = GuestPmu::<C::V>::default();
+        let mut pmu = GuestPmu::<C::V> {
+            rest: Rest::new(IMPATIENCE),
+            ..GuestPmu::default()
+        };
         pmu.refresh(&host, config);
         let mut vmm = Self {
             cpus: [(); 2].map(|()| C::host(config)),
             host,
             cpu: 0,
             free: Vec::new(),
+            rdpmc_is_free: false,
+            loaded: false,
             status_intercepted: false,
             renew_intercepts: true,
             pmu,
@@ -167,6 +180,14 @@ impl<C: Cpu> Vmm<C> {
         };
         vmm.enter();
         vmm
+    }
+
+    /// From now on the guest's PMU is in hardware, whether or not anything can count.
+    pub(super) fn stay_awake(&mut self) {
+        self.exit(|vmm| {
+            vmm.pmu.rest = Rest::new(0);
+            vmm.pmu.rest.written(true);
+        });
     }
 
     pub(super) fn cpu(&mut self) -> &mut C {
@@ -192,15 +213,23 @@ impl<C: Cpu> Vmm<C> {
             self.lvtpc_masked = self.cpu().lapic().masks_itself;
             self.pmis += 1;
         }
-        if core::mem::take(&mut self.renew_intercepts) {
+        // KVM learns of it by the PMU's state.
+        let at_rest = self.pmu.rest.is();
+        if core::mem::take(&mut self.renew_intercepts) || at_rest == self.loaded {
             let rows = self.pmu.intercepts();
             self.free = rows.map(|(msr, free)| (msr.address(), free)).collect();
+            self.rdpmc_is_free = self.pmu.passthrough().rdpmc;
             self.status_intercepted = false;
         }
+        self.loaded = !at_rest;
         let cpu = &mut self.cpus[self.cpu];
         cpu.set_user(self.user);
         cpu.lapic().lvtpc_masked = self.lvtpc_masked;
-        cpu.lapic().lvtpc_is_hosts = !self.pmu.can_interrupt();
+        cpu.lapic().lvtpc_is_hosts = at_rest || !self.pmu.can_interrupt();
+        if at_rest {
+            assert!(!self.rdpmc_is_free && self.free.iter().all(|row| row.1 == Access::NONE));
+            return;
+        }
         let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
         let writes = cpu.writes();
         let elided = switch::load(&mut self.pmu, cpu, lvtpc);
@@ -215,6 +244,9 @@ impl<C: Cpu> Vmm<C> {
 
     fn leave(&mut self) {
         self.exits += 1;
+        if !self.loaded {
+            return;
+        }
         let cpu = &mut self.cpus[self.cpu];
         cpu.vm_exit();
         self.overflow = switch::put(&mut self.pmu, cpu);
@@ -319,7 +351,7 @@ impl<C: Cpu> Vmm<C> {
     }
 
     pub(super) fn rdpmc(&mut self, ecx: u32) -> Option<u64> {
-        if self.pmu.model().passthrough.rdpmc && !self.cpu().hides_rdpmc() {
+        if self.rdpmc_is_free && !self.cpu().hides_rdpmc() {
             return self.cpu().rdpmc(ecx);
         }
         let mut value = None;
