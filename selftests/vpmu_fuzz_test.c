@@ -75,11 +75,29 @@ static void guest_run_programs(uint64_t nr, uint64_t late)
 	}
 }
 
-/* Its guest runs @batch programs at a time, whose PMIs may be so @late. */
-static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t batch, uint64_t late)
+/*
+ * Which of the guests runs the batch that begins with program @number: the one whose PMU goes
+ * to rest as it does by default, or the one that has it do so whenever nothing can count.
+ */
+enum { PATIENT, IMPATIENT, NR_GUESTS };
+
+static unsigned int which_guest(uint64_t number)
 {
+	return number / BATCH % NR_GUESTS;
+}
+
+/* Its guest runs @batch programs at a time, whose PMIs may be so @late. */
+static struct kvm_vm *create(struct kvm_vcpu **vcpu, uint64_t batch, uint64_t late,
+			     unsigned int which)
+{
+	const unsigned int rest_after = vpmu_rest_after(1);
 	struct vpmu_config config = vpmu_config_max();
-	struct kvm_vm *vm = vpmu_vm_create(vcpu, guest_run_programs, &config);
+	struct kvm_vm *vm;
+
+	if (which == PATIENT)
+		vpmu_rest_after(rest_after);
+	vm = vpmu_vm_create(vcpu, guest_run_programs, &config);
+	vpmu_rest_after(rest_after);
 
 	/*
 	 * With APICv a pending virtual interrupt goes before a PMI of the same
@@ -196,11 +214,24 @@ static void tell_values(struct kvm_vcpu *vcpu, const struct bare *bare, uint64_t
 			       fuzz->log[i]);
 }
 
-/* Runs up to BATCH programs from @first on and compares; how many differ. */
-static unsigned int compare_batch(struct kvm_vcpu *vcpu, const struct bare *bare, uint64_t first)
+/* How many programs from @first on are one batch. */
+static uint64_t batch_size(const struct bare *bare, uint64_t first)
 {
 	const struct fuzz_program *programs = bare->programs + first;
-	const uint64_t nr = min_t(uint64_t, BATCH, bare->nr - first);
+	uint64_t nr = 1;
+
+	while (nr < BATCH && first + nr < bare->nr &&
+	       which_guest(programs[nr].number) == which_guest(programs[0].number))
+		nr++;
+	return nr;
+}
+
+/* Runs @nr programs from @first on and compares; how many differ. */
+static unsigned int compare_batch(struct kvm_vcpu * const *vcpus, const struct bare *bare,
+				  uint64_t first, uint64_t nr)
+{
+	const struct fuzz_program *programs = bare->programs + first;
+	struct kvm_vcpu *vcpu = vcpus[which_guest(programs->number)];
 	struct result *results = malloc(sizeof(guest_results));
 	unsigned int i, differ = 0;
 
@@ -225,14 +256,15 @@ FIXTURE(bare_metal)
 	struct bare bare;
 	int cpus[DISTURB_MAX_CPUS];
 	int nr_cpus;
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_GUESTS];
+	struct kvm_vm *vms[NR_GUESTS];
 };
 
 FIXTURE_SETUP(bare_metal)
 {
 	const struct vpmu_config max = vpmu_config_max(), host = vpmu_config_host();
 	FILE *file = open_bare();
+	unsigned int i;
 
 	if (!vpmu_is_mediated()) {
 		if (file)
@@ -247,12 +279,16 @@ FIXTURE_SETUP(bare_metal)
 	TEST_ASSERT(!cost_is_available() || cost_pmi_delay() <= self->bare.late,
 		    "PMIs are later here than on bare metal");
 	self->nr_cpus = host_cpus(self->cpus, ARRAY_SIZE(self->cpus));
-	self->vm = create(&self->vcpu, BATCH, self->bare.late);
+	for (i = 0; i < NR_GUESTS; i++)
+		self->vms[i] = create(&self->vcpus[i], BATCH, self->bare.late, i);
 }
 
 FIXTURE_TEARDOWN(bare_metal)
 {
-	kvm_vm_free(self->vm);
+	unsigned int i;
+
+	for (i = 0; i < NR_GUESTS; i++)
+		kvm_vm_free(self->vms[i]);
 	free_bare(&self->bare);
 }
 
@@ -265,12 +301,13 @@ static void expect_no_difference(const struct bare *bare, unsigned int differ)
 /* What a guest reads is the same on each CPU. */
 TEST_F(bare_metal, on_each_cpu)
 {
-	unsigned int differ = 0;
-	uint64_t done;
+	unsigned int differ = 0, batches = 0;
+	uint64_t done, nr;
 
-	for (done = 0; done < self->bare.nr; done += BATCH) {
-		pin_self_to_cpu(self->cpus[done / BATCH % self->nr_cpus]);
-		differ += compare_batch(self->vcpu, &self->bare, done);
+	for (done = 0; done < self->bare.nr; done += nr) {
+		pin_self_to_cpu(self->cpus[batches++ / NR_GUESTS % self->nr_cpus]);
+		nr = batch_size(&self->bare, done);
+		differ += compare_batch(self->vcpus, &self->bare, done, nr);
 	}
 	expect_no_difference(&self->bare, differ);
 }
@@ -294,7 +331,7 @@ TEST_F(bare_metal, disturbed)
 	struct mover mover = { .nr_tids = 1, .tids = { syscall(SYS_gettid) } };
 	int i, fds[DISTURB_MAX_CPUS];
 	unsigned int differ = 0;
-	uint64_t done;
+	uint64_t done, nr;
 
 	if (self->nr_cpus < 2)
 		SKIP(return, "needs two CPUs");
@@ -304,8 +341,10 @@ TEST_F(bare_metal, disturbed)
 	}
 	mover.nr_cpus = self->nr_cpus;
 	mover_start(&mover);
-	for (done = 0; done < self->bare.nr; done += BATCH)
-		differ += compare_batch(self->vcpu, &self->bare, done);
+	for (done = 0; done < self->bare.nr; done += nr) {
+		nr = batch_size(&self->bare, done);
+		differ += compare_batch(self->vcpus, &self->bare, done, nr);
+	}
 	mover_stop(&mover);
 	for (i = 0; i < self->nr_cpus; i++) {
 		TEST_ASSERT(host_event_read(fds[i]).value, "The host's event did not count");
@@ -331,17 +370,19 @@ static void print_values(struct kvm_vcpu *vcpu, const struct fuzz_program *progr
 static int print_all_values(void)
 {
 	FILE *file = open_bare();
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_GUESTS];
+	struct kvm_vm *vms[NR_GUESTS];
 	struct bare bare;
 	uint64_t i;
 
 	TEST_ASSERT(file, "No file that says which programs");
 	bare = read_bare(file);
-	vm = create(&vcpu, 1, bare.late);
+	for (i = 0; i < NR_GUESTS; i++)
+		vms[i] = create(&vcpus[i], 1, bare.late, i);
 	for (i = 0; i < bare.nr; i++)
-		print_values(vcpu, &bare.programs[i]);
-	kvm_vm_free(vm);
+		print_values(vcpus[which_guest(bare.programs[i].number)], &bare.programs[i]);
+	for (i = 0; i < NR_GUESTS; i++)
+		kvm_vm_free(vms[i]);
 	free_bare(&bare);
 	return 0;
 }
