@@ -45,9 +45,13 @@ enum op {
 	OP_SAMPLE,
 };
 
-/* What the guest has programmed meanwhile. */
+/*
+ * What the guest has programmed meanwhile. It may have no PMU, since user space disabled that,
+ * or by its CPUID alone, as a named processor of QEMU's has none.
+ */
 enum pmu_state {
 	PMU_NONE,
+	PMU_NOT_IN_CPUID,
 	PMU_OFF,
 	PMU_COUNTING,
 	PMU_SAMPLING,
@@ -59,6 +63,7 @@ static const struct row {
 	enum pmu_state state;
 } rows[] = {
 	{ "cpuid-no-pmu", OP_CPUID, PMU_NONE },
+	{ "cpuid-pmu-off", OP_CPUID, PMU_NOT_IN_CPUID },
 	{ "cpuid-off", OP_CPUID, PMU_OFF },
 	{ "cpuid-counting", OP_CPUID, PMU_COUNTING },
 	{ "rdpmc", OP_RDPMC, PMU_COUNTING },
@@ -225,7 +230,9 @@ static struct kvm_vm *create_vm(const struct row *row, int nr_vcpus, struct kvm_
 		vm_enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 	for (i = 0; i < nr_vcpus; i++) {
 		vcpus[i] = vm_vcpu_add(vm, i, guest_code);
-		if (row->state != PMU_NONE)
+		if (row->state == PMU_NOT_IN_CPUID)
+			TEST_ASSERT_EQ(vpmu_fd_set_cpuid(vcpus[i]->fd, false), 0);
+		else if (row->state != PMU_NONE)
 			vpmu_vcpu_init(vcpus[i], &config);
 		vcpu_args_set(vcpus[i], 3, (uint64_t)row->op, (uint64_t)row->state, (uint64_t)i);
 	}
