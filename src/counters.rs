@@ -159,6 +159,13 @@ impl Counters {
         }
     }
 
+    /// Has one that is switched on another value than in `values`, which are those of an earlier
+    /// time?
+    pub(crate) fn have_counted_since(&self, values: &[u64; MAX_COUNTERS]) -> bool {
+        let mut switched_on = self.switched_on.iter();
+        switched_on.any(|counter| self.value(counter) != values[counter.slot()])
+    }
+
     /// The value of `counter`.
     pub(crate) fn value(&self, counter: Counter) -> u64 {
         self.values[counter.slot()]

@@ -155,7 +155,8 @@ impl<V: Vendor> GuestPmu<V> {
         by: Initiator,
         filter: &impl EventFilter,
     ) -> Result<(), GeneralProtection> {
-        let before = self.counters.counting_instructions();
+        let by_guest = by == Initiator::Guest;
+        let wrmsr = by_guest.then(|| self.counters.counting_instructions());
         match register {
             Register::Selector(counter) => {
                 let bits = self.accept(data, self.model().selector_valid(counter))?;
@@ -186,7 +187,7 @@ impl<V: Vendor> GuestPmu<V> {
             }
             Register::Unit(msr) => self.units.write(&mut self.counters, msr, data, filter)?,
         }
-        self.wrmsr = (by == Initiator::Guest).then_some(before);
+        self.wrmsr = wrmsr;
         self.rest.written(self.can_count());
         Ok(())
     }

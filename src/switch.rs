@@ -168,15 +168,18 @@ where
     }
     let counts = pmu.can_count();
     let (counters, units) = (&mut pmu.counters, &mut pmu.units);
-    let moved = put_counters::<V>(counters, hw, counts);
+    let has_stopped = !counts && !counters.switched_on.is_empty();
+    let loaded = has_stopped.then_some(counters.values);
+    let low = put_counters::<V>(counters, hw);
+    let counted = loaded.is_some_and(|loaded| counters.have_counted_since(&loaded));
     units.put(counters, hw);
-    let overflow = put_status(pmu, hw, moved.low);
+    let overflow = put_status(pmu, hw, low);
     set_selectors::<V>(&pmu.counters, hw, |_| EventSelector::OFF);
     if pmu.counters.status_hidden && !pmu.counters.status_differs() {
         pmu.counters.status_hidden = false;
         hw.renew_intercepts();
     }
-    pmu.rest.left(counts || moved.counted);
+    pmu.rest.left(counts || counted);
     overflow
 }
 
@@ -237,48 +240,29 @@ fn write_counters<V: Vendor>(counters: &Counters, hw: &mut impl Hw, differing: C
 /// microseconds at most.
 const JUST_OVERFLOWED: u64 = 1 << 16;
 
-/// How counters have moved since `load`.
-struct Moved {
-    /// Some that are switched on have counted, or were written; not looked for where they count
-    /// still.
-    counted: bool,
-    /// Those that may have overflowed a moment ago: they have counted since `load`, or were written,
-    /// and have not got far. Whether they are still on tells nothing. The guest may have switched
-    /// them off since, in a handler of PMIs, and also before the PMI has come.
-    low: CounterSet,
-}
-
-/// Saves the counters, also those that count nothing: the guest may have written them. It `counts`
-/// still, or not.
-fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw, counts: bool) -> Moved {
-    let switched_on = counters.switched_on;
-    let has_stopped = !counts && !switched_on.is_empty();
+/// Saves the counters, also those that count nothing: the guest may have written them.
+///
+/// Returns those that may have overflowed a moment ago: they have counted since `load`, or were
+/// written, and have not got far. Whether they are still on tells nothing. The guest may have
+/// switched them off since, in a handler of PMIs, and also before the PMI has come.
+fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw) -> CounterSet {
     let none_interrupts = counters.interrupting.is_empty();
     let (values, model) = (&mut counters.values, &counters.model);
-    if none_interrupts && !has_stopped {
+    if none_interrupts {
         model.counters.unrolled(V::COUNTERS, |counter| {
             values[counter.slot()] = model.width(counter).to_guest(hw.counter(counter));
         });
-        return Moved {
-            counted: false,
-            low: CounterSet::EMPTY,
-        };
+        return CounterSet::EMPTY;
     }
-    let (mut moved, mut low) = (CounterSet::EMPTY, CounterSet::EMPTY);
+    let mut low = CounterSet::EMPTY;
     model.counters.unrolled(V::COUNTERS, |counter| {
         let value = model.width(counter).to_guest(hw.counter(counter));
         let loaded = core::mem::replace(&mut values[counter.slot()], value);
-        if value != loaded {
-            moved |= counter.bit();
-            if value < JUST_OVERFLOWED {
-                low |= counter.bit();
-            }
+        if value < JUST_OVERFLOWED && value != loaded {
+            low |= counter.bit();
         }
     });
-    Moved {
-        counted: !(moved & switched_on).is_empty(),
-        low,
-    }
+    low
 }
 
 /// Sets the selectors of all counters that are active.

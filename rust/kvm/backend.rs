@@ -34,7 +34,7 @@ pub(crate) trait Backend: Sized + 'static {
     /// state. Returns what KVM has to know of it.
     fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData) -> Public;
 
-    /// The state that the PMU is in. KVM is told whenever a callback has changed it.
+    /// The state that the PMU is in. KVM is told after each callback that may have changed it.
     fn state(data: &Self::VcpuData) -> State;
 
     /// Is `msr` the PMU's, whether or not accesses of it fault?

@@ -4,7 +4,7 @@
 
 use super::{
     backend::Backend,
-    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, State, Vcpu},
+    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Vcpu},
 };
 use crate::{
     caps::HostPmu,
@@ -61,8 +61,6 @@ struct Private<T: Backend> {
     /// The host, as it was when the backend was registered. That outlives the vCPU: the lifetime is
     /// the vCPU's.
     host: &'static HostPmu,
-    /// The PMU's state as KVM knows it.
-    state: State,
     /// The backend's own.
     data: T::VcpuData,
 }
@@ -185,7 +183,7 @@ impl<T: Backend> Callbacks<T> {
         &mut unsafe { Self::private(vcpu) }.data
     }
 
-    /// Tells KVM if the PMU is in another state than KVM knows of.
+    /// Tells KVM which state the PMU is in, in case that it is another one than KVM knows of.
     ///
     /// # Safety
     ///
@@ -193,13 +191,9 @@ impl<T: Backend> Callbacks<T> {
     /// may be the end of `put()`.
     unsafe fn settle(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: The callback's own vCPU.
-        let private = unsafe { Self::private(vcpu) };
-        let state = T::state(&private.data);
-        if state != private.state {
-            private.state = state;
-            // SAFETY: The vCPU is held by C5, and the time is right by the caller's promise.
-            unsafe { Self::held(vcpu).set_state(state) };
-        }
+        let state = T::state(unsafe { Self::data_ref(vcpu) });
+        // SAFETY: The vCPU is held by C5, and the time is right by the caller's promise.
+        unsafe { Self::held(vcpu).set_state(state) };
     }
 
     /// The vCPU of a callback that is the only one at it.
@@ -237,7 +231,6 @@ impl<T: Backend> Callbacks<T> {
         let result = T::vcpu_create().and_then(|data| {
             let private: Private<T> = Private {
                 host: &registered.host,
-                state: State::AtRest,
                 data,
             };
             Ok(KBox::new(private, GFP_KERNEL_ACCOUNT)?)
@@ -269,10 +262,9 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held or before anybody knows the vCPU.
     unsafe extern "C" fn refresh(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, private) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
-        let public = T::refresh(private.host, &held, &mut private.data);
-        private.state = T::state(&private.data);
-        held.publish(public, private.state);
+        let (held, Private { host, data }) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
+        let public = T::refresh(host, &held, data);
+        held.publish(public, T::state(data));
     }
 
     /// # Safety

@@ -14,7 +14,7 @@ use core::ops::Deref;
 use kernel::types::Opaque;
 
 /// What KVM has to know of a vCPU's PMU whenever it enters or leaves the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum State {
     /// Nothing can count, and the guest exits wherever it accesses the PMU: hardware is not needed.
     AtRest,
