@@ -6,7 +6,7 @@
  * the PMU. It isn't multiplexed: neither time_enabled nor time_running goes on, so
  * that its count needs no scaling. What is missing is exactly the time that the
  * guest had, whatever kind the event is of, and whoever reads it where and when: a
- * software event beside it, for which that time goes on, tells.
+ * software event beside it, or in its group, for which that time goes on, tells.
  *
  * In most of these tests there is no guest: vpmu_lend.ko lends the PMU, and
  * says for how long. In the others it watches KVM do it.
@@ -43,11 +43,13 @@ static uint64_t now(void)
 /**
  * struct timed - an event whose time is that of the host
  * @fd: the event
+ * @leader: of its group, which enables it
  * @ref: a software event with all of the time, which is enabled first and read last
  * @slack: nanoseconds that @ref may be ahead for that
  */
 struct timed {
 	int fd;
+	int leader;
 	int ref;
 	uint64_t slack;
 };
@@ -57,7 +59,7 @@ static void timed_enable(struct timed *t)
 	uint64_t begin = now();
 
 	host_event_enable(t->ref);
-	host_event_enable(t->fd);
+	host_event_enable(t->leader);
 	t->slack += now() - begin;
 }
 
@@ -65,7 +67,7 @@ static void timed_disable(struct timed *t)
 {
 	uint64_t begin = now();
 
-	host_event_disable(t->fd);
+	host_event_disable(t->leader);
 	host_event_disable(t->ref);
 	t->slack += now() - begin;
 }
@@ -151,13 +153,16 @@ static void open_events(FIXTURE_DATA(event) *self, const FIXTURE_VARIANT(event) 
 		attr.type = PERF_TYPE_SOFTWARE;
 		attr.config = PERF_COUNT_SW_TASK_CLOCK;
 	}
-	self->timed.fd = open_event(&attr, pid, cpu, -1, flags);
+	self->timed.leader = open_event(&attr, pid, cpu, -1, flags);
+	self->timed.fd = self->timed.leader;
 	self->sibling = -1;
 	if (variant->grouped) {
 		attr = host_event_attr();
 		attr.disabled = 0;
-		self->sibling = open_event(&attr, pid, cpu, self->timed.fd, flags);
+		self->sibling = open_event(&attr, pid, cpu, self->timed.leader, flags);
 	}
+	if (variant->software_leader)
+		self->timed.fd = self->sibling;
 	timed_enable(&self->timed);
 }
 
@@ -165,7 +170,7 @@ static void close_events(FIXTURE_DATA(event) *self)
 {
 	if (self->sibling >= 0)
 		close(self->sibling);
-	close(self->timed.fd);
+	close(self->timed.leader);
 	close(self->timed.ref);
 }
 
@@ -187,6 +192,18 @@ FIXTURE_TEARDOWN(event)
 	lend_close(&self->lend);
 }
 
+/* A software event counts on, no matter what it is grouped with. */
+static void expect_nothing_lost(const struct timed *t)
+{
+	struct host_count c = host_event_read(t->leader), ref = host_event_read(t->ref);
+
+	TEST_ASSERT_EQ(c.enabled, c.running);
+	TEST_ASSERT(ref.enabled - c.enabled <= t->slack, "Enabled for %lu of %lu ns", c.enabled,
+		    ref.enabled);
+	TEST_ASSERT(c.value >= c.running - t->slack && c.value <= c.running + t->slack,
+		    "task-clock says %lu ns, and ran for %lu ns", c.value, c.running);
+}
+
 /* Neither enabled nor running. */
 TEST_F(event, lent_time_is_left_out)
 {
@@ -204,6 +221,8 @@ TEST_F(event, lent_time_is_left_out)
 	expect_lent(&self->timed, self->timed.fd, &lent);
 	timed_disable(&self->timed);
 	expect_lent(&self->timed, self->timed.fd, &lent);
+	if (variant->software_leader)
+		expect_nothing_lost(&self->timed);
 	if (self->sibling >= 0) {
 		c = host_event_read(self->sibling);
 		TEST_ASSERT(c.value >= (NR_LENDS + 1) * HOST_ROUNDS * HOST_LOOP_INSNS,
@@ -219,14 +238,14 @@ TEST_F(event, disabled_before_lent)
 	struct lent lent = {};
 
 	host_loop(HOST_ROUNDS);
-	host_event_disable(self->timed.fd);
+	host_event_disable(self->timed.leader);
 	before = host_event_read(self->timed.fd);
 	lend_for(&self->lend, LEND_NSECS, &lent);
 	after = host_event_read(self->timed.fd);
 	TEST_ASSERT_EQ(after.enabled, before.enabled);
 	TEST_ASSERT_EQ(after.running, before.running);
 	TEST_ASSERT_EQ(after.value, before.value);
-	host_event_enable(self->timed.fd);
+	host_event_enable(self->timed.leader);
 	/* The clock of a cgroup whose only event was disabled starts with the next task. */
 	usleep(1000);
 	host_loop(HOST_ROUNDS);
@@ -374,6 +393,7 @@ static struct timed timed_open(bool inherit)
 
 	attr.inherit = inherit;
 	t.fd = host_event_open_ok(&attr, 0, -1);
+	t.leader = t.fd;
 	attr.type = PERF_TYPE_SOFTWARE;
 	attr.config = PERF_COUNT_SW_DUMMY;
 	t.ref = host_event_open_ok(&attr, 0, -1);

@@ -54,7 +54,7 @@ pub(crate) struct Counters {
     pub(crate) emulated: Emulated,
     /// Counters with values that hardware has not got.
     pub(crate) changed: CounterSet,
-    /// Our last claim on hardware's counters, see [`crate::switch::Hw::claim_counters`].
+    /// The number of our last claim on hardware's counters, see [`crate::switch::Hw::claim_counters`].
     pub(crate) claim: u64,
     /// The guest's LVTPC was masked at load: overflows raise no PMI.
     pub(crate) lvtpc_masked: bool,

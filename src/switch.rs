@@ -42,9 +42,10 @@
 //! to hold already.
 //!
 //! - After a `put` the counters hold the guest's values still, unless the host or another guest
-//!   uses them, which perf knows ([`Hw::claim_counters`]). If nobody did, `load` writes the
-//!   counters whose value somebody else than the guest has changed: user space, KVM that completed
-//!   an instruction, or a unit. If somebody did, it reads them all, and writes those that differ.
+//!   uses them, which perf knows ([`Hw::claim_counters`]). `load` writes those that the host has
+//!   used, and those whose value somebody else than the guest has changed: user space, KVM that
+//!   completed an instruction, or a unit. If another guest had them, it reads them all, and writes
+//!   those that differ.
 //! - Selectors are off when a vCPU gets the PMU (perf's promise) and are off again after `put`
 //!   (ours), so that those which are to be off need no write.
 //! - The status is written where it differs. A PMU that counts nothing and had no status bit set
@@ -74,19 +75,28 @@ use crate::{
 /// Counters that `load` did not have to write.
 pub(crate) type Elided = u32;
 
+/// A guest's claim on the counters of the processor that it is on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    /// Which one it is: never 0, and no two guests have the same.
+    pub(crate) number: u64,
+    /// Counters that somebody else has used since the guest left its values in them.
+    pub(crate) used: CounterSet,
+}
+
 /// This processor's PMU, owned by a vCPU: what each vendor's has. Units ask for more by traits of
 /// their own.
 ///
 /// Interrupts are off while a value of this exists, and hardware counts nothing but between
 /// VM-entry and VM-exit.
 pub(crate) trait Hw {
-    /// Claims the counters for a guest whose last claim, on whatever processor, was `claim`; 0 if
+    /// Claims the counters for a guest whose last claim, on whatever processor, had `number`; 0 if
     /// it never had one.
     ///
-    /// The result is `claim` just if nobody else had the counters of this processor since: then the
-    /// status has no bits of the lent PMU's that were not there when the PMU was given back. It is
-    /// never 0, and no two guests get the same.
-    fn claim_counters(&mut self, claim: u64) -> u64;
+    /// The number stays the same just if no other guest had the counters of this processor since.
+    /// If nobody used any, then the status has no bits of the lent PMU's that were not there when
+    /// the PMU was given back.
+    fn claim_counters(&mut self, number: u64) -> Claim;
 
     /// The value of `counter` (RDPMC).
     fn counter(&self, counter: Counter) -> u64;
@@ -198,11 +208,12 @@ fn elided(counters: &Counters, loaded: Loaded) -> Elided {
 /// left without the bits above it, see [`crate::model::CounterWidth`].
 fn load_counters<V: Vendor>(counters: &mut Counters, hw: &mut impl Hw) -> Loaded {
     let claim = hw.claim_counters(counters.claim);
-    let kept = claim == counters.claim;
-    counters.claim = claim;
-    counters.status_known &= kept;
+    let kept = claim.number == counters.claim;
+    let used = if kept { claim.used } else { CounterSet::ALL };
+    counters.claim = claim.number;
+    counters.status_known &= used.is_empty();
     let written = if kept && counters.model.is_native() {
-        counters.changed
+        counters.changed | (used & counters.model.counters)
     } else {
         find_differing::<V>(counters, hw)
     };
@@ -210,7 +221,7 @@ fn load_counters<V: Vendor>(counters: &mut Counters, hw: &mut impl Hw) -> Loaded
     if !written.is_empty() {
         write_counters::<V>(counters, hw, written);
     }
-    Loaded { kept, written }
+    Loaded { used, written }
 }
 
 /// Counters of which hardware does not hold the guest's value.

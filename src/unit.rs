@@ -86,8 +86,8 @@ pub(crate) trait SwitchUnit<H>: Unit {
 /// How the counters came to be in hardware.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loaded {
-    /// Nobody else has had them, nor what counts with them, since they were put.
-    pub(crate) kept: bool,
+    /// Those that somebody else may have used, and what counts with them, since they were put.
+    pub(crate) used: CounterSet,
     /// Those that had to be written.
     pub(crate) written: CounterSet,
 }

@@ -9,7 +9,7 @@ use crate::{
     intercepts::Passthrough,
     model::Mode,
     msr::{EventSelector, Msr},
-    switch::Hw,
+    switch::{Claim, Hw},
     sys::kvm::OwnerVcpu,
 };
 
@@ -36,8 +36,8 @@ impl<'a> AmdPmu<'a> {
 
 impl Hw for AmdPmu<'_> {
     #[inline(always)]
-    fn claim_counters(&mut self, claim: u64) -> u64 {
-        claim_counters(self.0, claim)
+    fn claim_counters(&mut self, number: u64) -> Claim {
+        claim_counters(self.0, number)
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use crate::{
     counter::{Counter, Kind},
     intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl, rdpmc},
     msr::{EventSelector, Msr},
-    switch::Hw,
+    switch::{Claim, Hw},
     sys::kvm::OwnerVcpu,
 };
 
@@ -24,8 +24,8 @@ impl<'a> IntelPmu<'a> {
 
 impl Hw for IntelPmu<'_> {
     #[inline(always)]
-    fn claim_counters(&mut self, claim: u64) -> u64 {
-        claim_counters(self.0, claim)
+    fn claim_counters(&mut self, number: u64) -> Claim {
+        claim_counters(self.0, number)
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ pub(crate) use amd::AmdPmu;
 pub(crate) use intel::IntelPmu;
 
 use super::{bindings, kvm::OwnerVcpu};
-use crate::msr::Msr;
+use crate::{counter::CounterSet, msr::Msr, switch::Claim};
 use core::arch::asm;
 
 /// Reads a register of the PMU.
@@ -48,9 +48,15 @@ unsafe fn write(msr: Msr, value: u64) {
 
 /// Claims this processor's counters, see [`Hw::claim_counters`].
 #[inline(always)]
-fn claim_counters(_owner: &OwnerVcpu<'_>, claim: u64) -> u64 {
-    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`.
-    unsafe { bindings::perf_claim_guest_counters(claim) }
+fn claim_counters(_owner: &OwnerVcpu<'_>, number: u64) -> Claim {
+    let mut used = 0;
+    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`, and `used` can be
+    // written.
+    let number = unsafe { bindings::perf_claim_guest_counters(number, &mut used) };
+    Claim {
+        number,
+        used: CounterSet::from_bits(used),
+    }
 }
 
 /// Reads what RDPMC reads with this `ecx`.

@@ -174,7 +174,7 @@ impl<H: MetricsHw> SwitchUnit<H> for Metrics {
             return;
         }
         let slots = loaded.written.contains(SLOTS);
-        if !loaded.kept || self.changed || slots {
+        if loaded.used.contains(SLOTS) || self.changed || slots {
             self.restore(hw, slots);
         }
         self.changed = false;

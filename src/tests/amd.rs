@@ -4,7 +4,7 @@
 //! guests on such processors.
 
 use super::{
-    cpu::{scramble, Claim, Cpu, Intercepts, Lapic},
+    cpu::{scramble, Claims, Cpu, Intercepts, Lapic},
     registers::{read, write},
     vmm::{Deny, Vmm},
 };
@@ -25,7 +25,7 @@ use crate::{
         kinds::{self, counted},
         Retired,
     },
-    switch::Hw,
+    switch::{Claim, Hw},
     vendor::Vendor,
 };
 use std::cell::Cell;
@@ -138,7 +138,7 @@ pub(super) struct Machine {
     /// The status that the host has left behind.
     left: u64,
     intercepts: Intercepts,
-    claim: Claim,
+    claims: Claims,
 }
 
 impl Machine {
@@ -241,7 +241,7 @@ impl Cpu for Machine {
             global: Cell::new(0),
             left: 0,
             intercepts: Intercepts::default(),
-            claim: Claim::default(),
+            claims: Claims::default(),
         }
     }
 
@@ -369,12 +369,12 @@ impl Cpu for Machine {
     }
 
     fn used_by_host(&mut self, noise: u64) {
-        scramble(&mut self.counters, noise, COUNTER);
-        scramble(&mut self.selectors, noise, SELECTOR & !ENABLE);
+        let used = self.claims.used_by_host(noise);
+        scramble(&mut self.counters, used, noise, COUNTER);
+        scramble(&mut self.selectors, used, noise, SELECTOR & !ENABLE);
         let foreign = if noise & 7 == 0 { FOREIGN } else { 0 };
         self.status = noise & (0x3f | FREEZE | foreign);
         self.left = self.status;
-        self.claim = Claim::default();
     }
 
     fn assert_ready_to_switch(&self, _pmu: &GuestPmu<Amd>) {
@@ -400,8 +400,8 @@ fn index(counter: Counter) -> usize {
 }
 
 impl Hw for Machine {
-    fn claim_counters(&mut self, claim: u64) -> u64 {
-        self.claim.renew(claim)
+    fn claim_counters(&mut self, number: u64) -> Claim {
+        self.claims.renew(number)
     }
 
     fn counter(&self, counter: Counter) -> u64 {

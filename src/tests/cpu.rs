@@ -4,8 +4,14 @@
 
 use super::vmm::Deny;
 use crate::{
-    caps::HostPmu, guest::GuestPmu, model::GuestConfig, register::Register, switch::Hw,
-    unit::SwitchUnit, vendor::Vendor,
+    caps::HostPmu,
+    counter::CounterSet,
+    guest::GuestPmu,
+    model::GuestConfig,
+    register::Register,
+    switch::{Claim, Hw},
+    unit::SwitchUnit,
+    vendor::Vendor,
 };
 use std::{
     fmt::Debug,
@@ -154,26 +160,51 @@ impl Lapic {
     }
 }
 
-/// Has the host leave something else in each register, of the bits in `mask`.
-pub(super) fn scramble(registers: &mut [u64], noise: u64, mask: u64) {
+/// Has the host leave something else in each register of which there is a bit in `which`, of the
+/// bits in `mask`.
+pub(super) fn scramble(registers: &mut [u64], which: u64, noise: u64, mask: u64) {
     for (n, register) in registers.iter_mut().enumerate() {
-        *register = noise.rotate_left(n as u32) & mask;
+        if which & (1 << n) != 0 {
+            *register = noise.rotate_left(n as u32) & mask;
+        }
     }
 }
 
 /// The next claim on any machine's counters.
 static NEXT_CLAIM: AtomicU64 = AtomicU64::new(1);
 
-/// The last claim on a machine's counters; the default is that the host has had them since.
+/// Who has had a machine's counters; the default is nobody that is known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Claim(u64);
+pub(super) struct Claims {
+    /// The last guest's claim.
+    last: u64,
+    /// Counters that the host has used since.
+    used: u64,
+}
 
-impl Claim {
-    /// See [`Hw::claim_counters`].
-    pub(super) fn renew(&mut self, claim: u64) -> u64 {
-        if claim == 0 || self.0 != claim {
-            self.0 = NEXT_CLAIM.fetch_add(1, Ordering::Relaxed);
+impl Claims {
+    /// The host uses counters: some, or all and maybe more than it knows of. Which ones, by their
+    /// bits in the global registers?
+    pub(super) fn used_by_host(&mut self, noise: u64) -> u64 {
+        if noise & 8 == 0 {
+            *self = Self::default();
+            u64::MAX
+        } else {
+            let used = 1 | noise.rotate_left(20);
+            self.used |= used;
+            used
         }
-        self.0
+    }
+
+    /// See [`Hw::claim_counters`].
+    pub(super) fn renew(&mut self, number: u64) -> Claim {
+        if number == 0 || self.last != number {
+            self.last = NEXT_CLAIM.fetch_add(1, Ordering::Relaxed);
+            self.used = u64::MAX;
+        }
+        Claim {
+            number: self.last,
+            used: CounterSet::from_bits(core::mem::take(&mut self.used)),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! A processor's PMU: architectural performance monitoring, counting instructions and branches.
 
 use super::{
-    cpu::{scramble, Claim, Cpu, Intercepts, Lapic},
+    cpu::{scramble, Claims, Cpu, Intercepts, Lapic},
     vmm::{self, Config, Deny},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl, Intel},
     msr::{EventSelector, Msr},
     register::Register,
-    switch::Hw,
+    switch::{Claim, Hw},
     vendor::Vendor,
 };
 use std::cell::Cell;
@@ -68,8 +68,8 @@ pub(super) struct Machine {
     /// RDMSRs of the status, but for the ones of the guest.
     status_reads: Cell<u32>,
     intercepts: Intercepts,
-    /// The last claim on the counters.
-    claim: Claim,
+    /// Who has had the counters.
+    claims: Claims,
 }
 
 impl Machine {
@@ -188,7 +188,7 @@ impl Cpu for Machine {
             left: 0,
             status_reads: Cell::new(0),
             intercepts: Intercepts::default(),
-            claim: Claim::default(),
+            claims: Claims::default(),
         }
     }
 
@@ -351,14 +351,16 @@ impl Cpu for Machine {
     }
 
     fn used_by_host(&mut self, noise: u64) {
-        scramble(&mut self.counters, noise, 0xffff_ffff_ffff);
+        let used = self.claims.used_by_host(noise);
+        scramble(&mut self.counters, used, noise, 0xffff_ffff_ffff);
         // Not enabled.
-        scramble(&mut self.selectors, noise, 0xffff);
+        scramble(&mut self.selectors, used, noise, 0xffff);
         let foreign = if noise & 7 == 0 { FOREIGN } else { 0 };
         self.status = noise & (self.global_valid() | FREEZE | foreign);
         self.left = self.status;
-        self.metrics = noise;
-        self.claim = Claim::default();
+        if used & (1 << (32 + SLOTS)) != 0 {
+            self.metrics = noise;
+        }
     }
 
     fn assert_ready_to_switch(&self, pmu: &GuestPmu<Intel>) {
@@ -385,7 +387,7 @@ impl Machine {
     pub(super) fn leave_status(&mut self, status: u64) {
         self.status = status;
         self.left = status;
-        self.claim = Claim::default();
+        self.claims = Claims::default();
     }
 
     pub(super) fn status_reads(&self) -> u32 {
@@ -412,8 +414,8 @@ impl Machine {
 }
 
 impl Hw for Machine {
-    fn claim_counters(&mut self, claim: u64) -> u64 {
-        self.claim.renew(claim)
+    fn claim_counters(&mut self, number: u64) -> Claim {
+        self.claims.renew(number)
     }
 
     fn counter(&self, counter: Counter) -> u64 {
