@@ -28,8 +28,4 @@ void kmp_warn_not_for_guests(u32 msr);
 /* Warns if interrupts are on. */
 void kmp_check_irqs_disabled(void);
 
-/* RDMSR and WRMSR of registers that exist; a fault is reported and survived. */
-u64 kmp_rdmsr(u32 msr);
-void kmp_wrmsr(u32 msr, u64 value);
-
 #endif /* _KVM_MEDIATED_PMU_H */

@@ -13,7 +13,6 @@
 #include <asm/cpufeature.h>
 #include <asm/extable_fixup_types.h>
 #include <asm/kvm_vpmu.h>
-#include <asm/msr.h>
 
 #include <kvm_mediated_pmu.h>
 
@@ -64,19 +63,6 @@ void kmp_check_irqs_disabled(void)
 	WARN_ON_ONCE(!irqs_disabled());
 }
 
-u64 kmp_rdmsr(u32 msr)
-{
-	u64 value;
-
-	rdmsrq(msr, value);
-	return value;
-}
-
-void kmp_wrmsr(u32 msr, u64 value)
-{
-	wrmsrq(msr, value);
-}
-
 /*
  * The layout that the contract with KVM has on both sides. Bindgen follows
  * the header, but a KVM that was built from another version of it does not.
@@ -90,5 +76,6 @@ static_assert(offsetof(struct kvm_vpmu_backend, caps) == 16);
 static_assert(offsetof(struct kvm_vpmu_backend, vcpu_create) == 56);
 static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 14 * 8);
 
-/* The type of RDPMC's entries in the exception table, see pmu.rs. */
+/* Types of entries in the exception table, see pmu/mod.rs. */
+static_assert(EX_TYPE_WRMSR == 8);
 static_assert(EX_TYPE_RDMSR == 9);

@@ -241,15 +241,21 @@ fn find_differing<V: Vendor>(counters: &Counters, hw: &impl Hw) -> CounterSet {
 /// Writes the counters in `differing`.
 #[inline(never)]
 fn write_counters<V: Vendor>(counters: &Counters, hw: &mut impl Hw, differing: CounterSet) {
-    differing.unrolled(V::COUNTERS, |counter| {
+    let write = |counter: Counter| {
         let value = counters.values[counter.slot()];
         hw.set_counter(counter, counters.model.width(counter).to_hardware(value));
-    });
+    };
+    // Beside the NMI watchdog it is but its counter, at each VM-entry.
+    if differing.len() < 3 {
+        differing.iter().for_each(write);
+    } else {
+        differing.unrolled(V::COUNTERS, write);
+    }
 }
 
 /// More than any counter counts until the interrupt of its overflow has come, which takes some
 /// microseconds at most.
-const JUST_OVERFLOWED: u64 = 1 << 16;
+pub(crate) const JUST_OVERFLOWED: u64 = 1 << 16;
 
 /// Saves the counters, also those that count nothing: the guest may have written them.
 ///

@@ -27,14 +27,45 @@ use super::{bindings, kvm::OwnerVcpu};
 use crate::{counter::CounterSet, msr::Msr, switch::Claim};
 use core::arch::asm;
 
+/// An instruction that accesses a register by ECX, and by EDX:EAX.
+///
+/// Where it faults the kernel goes on behind it: `$type` says as what. The kernel's own accesses are
+/// calls, which cost as much as the access where there are dozens.
+macro_rules! access {
+    ($instruction:literal, $type:literal, $($operands:tt)*) => {
+        asm!(
+            concat!("2: ", $instruction),
+            "3:",
+            ".pushsection \"__ex_table\", \"a\"",
+            ".balign 4",
+            ".long 2b - .",
+            ".long 3b - .",
+            concat!(".long ", $type),
+            ".popsection",
+            $($operands)*,
+            options(nomem, nostack, preserves_flags)
+        )
+    };
+}
+
 /// Reads a register of the PMU.
+///
+/// The type in the exception table is EX_TYPE_RDMSR, which `rust/helpers.c` asserts to be this
+/// number.
 #[inline(always)]
 fn read(msr: Msr) -> u64 {
-    // SAFETY: No RDMSR has an effect on memory. One that faults is reported and reads 0.
-    unsafe { bindings::kmp_rdmsr(msr.address()) }
+    let (low, high): (u64, u64);
+    // SAFETY: RDMSR reads into EDX:EAX, clears the upper halves of both registers, and touches
+    // neither memory nor flags. If it faults, the kernel says so once and clears both registers.
+    unsafe {
+        access!("rdmsr", "9", in("ecx") msr.address(), out("rax") low, out("rdx") high);
+    }
+    (high << 32) | low
 }
 
 /// Writes a register of the PMU.
+///
+/// The type in the exception table is EX_TYPE_WRMSR.
 ///
 /// # Safety
 ///
@@ -42,8 +73,11 @@ fn read(msr: Msr) -> u64 {
 /// above for why the value does not matter.
 #[inline(always)]
 unsafe fn write(msr: Msr, value: u64) {
-    // SAFETY: The caller's promise.
-    unsafe { bindings::kmp_wrmsr(msr.address(), value) };
+    // SAFETY: By the caller's promise this changes no memory, and WRMSR no flags. If it faults, the
+    // kernel says so once.
+    unsafe {
+        access!("wrmsr", "8", in("ecx") msr.address(), in("eax") value as u32, in("edx") (value >> 32) as u32);
+    }
 }
 
 /// Claims this processor's counters, see [`Hw::claim_counters`].
@@ -62,29 +96,13 @@ fn claim_counters(_owner: &OwnerVcpu<'_>, number: u64) -> Claim {
 /// Reads what RDPMC reads with this `ecx`.
 ///
 /// It must be something that the host has. Were it not, the kernel would warn once and the result
-/// be 0, as of an RDMSR that faults: the entry of the exception table has its type, EX_TYPE_RDMSR,
-/// which `rust/helpers.c` asserts to be this number.
+/// be 0, as of an RDMSR that faults.
 #[inline(always)]
 fn read_pmc(ecx: u32) -> u64 {
     let (low, high): (u64, u64);
-    // SAFETY: RDPMC reads into EDX:EAX, clears the upper halves of both registers, and touches
-    // neither memory nor flags. If it faults, the kernel clears both registers and goes on behind
-    // it.
+    // SAFETY: As of RDMSR.
     unsafe {
-        asm!(
-            "2: rdpmc",
-            "3:",
-            ".pushsection \"__ex_table\", \"a\"",
-            ".balign 4",
-            ".long 2b - .",
-            ".long 3b - .",
-            ".long 9",
-            ".popsection",
-            in("ecx") ecx,
-            out("rax") low,
-            out("rdx") high,
-            options(nomem, nostack, preserves_flags)
-        )
-    };
+        access!("rdpmc", "9", in("ecx") ecx, out("rax") low, out("rdx") high);
+    }
     (high << 32) | low
 }
