@@ -6,11 +6,12 @@ use crate::{
     amd::Amd,
     caps::{self, HostPmu, HostVendor, PmuCaps, Unoffered},
     guest::GuestPmu,
+    in_place,
     intel::Intel,
     model::Mode,
     msr::Msr,
     pmi::{Lvtpc, Overflow},
-    register::{GeneralProtection, Initiator},
+    register::{GeneralProtection, Initiator, Register},
     rest::Rest,
     retired::Retired,
     switch::{self, Elided},
@@ -125,6 +126,26 @@ pub(crate) trait Platform: Vendor {
 
     /// See [`switch::put`].
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow;
+
+    /// Can KVM complete an instruction that is counted without a [`Platform::put`]? If not the two
+    /// below don't do anything, and nothing that is counted is completed so.
+    const IN_PLACE: bool;
+
+    /// See [`in_place::write`].
+    fn write_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        register: Register,
+        data: u64,
+    ) -> bool;
+
+    /// See [`in_place::retire`].
+    fn retire_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        what: Retired,
+        at_cpl0: bool,
+    ) -> bool;
 }
 
 impl Platform for Intel {
@@ -142,6 +163,28 @@ impl Platform for Intel {
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow {
         switch::put(pmu, &mut IntelPmu::new(vcpu))
     }
+
+    const IN_PLACE: bool = true;
+
+    fn write_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        register: Register,
+        data: u64,
+    ) -> bool {
+        in_place::write(pmu, &mut IntelPmu::new(vcpu), register, data, vcpu.filter())
+    }
+
+    fn retire_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        what: Retired,
+        at_cpl0: bool,
+    ) -> bool {
+        in_place::retire(pmu, &mut IntelPmu::new(vcpu), what, || {
+            !at_cpl0 && vcpu.is_in_user_mode()
+        })
+    }
 }
 
 impl Platform for Amd {
@@ -156,6 +199,27 @@ impl Platform for Amd {
     #[inline(always)]
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow {
         switch::put(pmu, &mut AmdPmu::new(vcpu))
+    }
+
+    /// VMRUN itself counts.
+    const IN_PLACE: bool = false;
+
+    fn write_in_place(
+        _vcpu: &OwnerVcpu<'_>,
+        _pmu: &mut GuestPmu<Self>,
+        _register: Register,
+        _data: u64,
+    ) -> bool {
+        false
+    }
+
+    fn retire_in_place(
+        _vcpu: &OwnerVcpu<'_>,
+        _pmu: &mut GuestPmu<Self>,
+        _what: Retired,
+        _at_cpl0: bool,
+    ) -> bool {
+        false
     }
 }
 
@@ -182,8 +246,8 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     fn state(pmu: &GuestPmu<V>) -> State {
         if pmu.rest.is() {
             State::AtRest
-        } else if pmu.counts_instructions() {
-            State::CountsInstructions
+        } else if pmu.counts_instructions() && !V::IN_PLACE {
+            State::NoFastpath
         } else {
             State::Awake
         }
@@ -227,7 +291,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         } else {
             Initiator::Guest
         };
-        pmu.write(register, value, by, vcpu)
+        pmu.write(register, value, by, vcpu.filter())
     }
 
     fn rdpmc(pmu: &GuestPmu<V>, ecx: u32) -> Result<u64, GeneralProtection> {
@@ -239,11 +303,32 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     }
 
     fn filter_changed(vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>) {
-        pmu.refilter(vcpu);
+        pmu.refilter(vcpu.filter());
     }
 
     fn retired(vcpu: &LoadedVcpu<'_>, pmu: &mut GuestPmu<V>, what: Retired, at_cpl0: bool) {
         if pmu.retire(what, || !at_cpl0 && vcpu.is_in_user_mode()) {
+            vcpu.request_pmi();
+        }
+    }
+
+    fn set_msr_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<V>,
+        msr: Msr,
+        value: u64,
+    ) -> bool {
+        let register = pmu.register(msr);
+        register.is_some_and(|register| V::write_in_place(vcpu, pmu, register, value))
+    }
+
+    fn retired_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<V>,
+        what: Retired,
+        at_cpl0: bool,
+    ) {
+        if V::retire_in_place(vcpu, pmu, what, at_cpl0) {
             vcpu.request_pmi();
         }
     }

@@ -42,6 +42,8 @@ pub(crate) struct Counters {
     /// Counters that hardware enables, as far as that is said of each by itself: these and no
     /// others may count.
     pub(crate) active: CounterSet,
+    /// Counters that were active at load and are not any more ([`crate::in_place`]).
+    pub(crate) stopped: CounterSet,
     /// Where the vCPU is.
     pub(crate) mode: Mode,
     /// The global control register.

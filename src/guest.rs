@@ -21,7 +21,7 @@ use crate::{
     register::{check, GeneralProtection, Initiator, Register},
     rest::Rest,
     retired::Retired,
-    unit::Unit,
+    unit::{Selects, Unit},
     vendor::Vendor,
 };
 
@@ -226,30 +226,51 @@ impl<V: Vendor> GuestPmu<V> {
         }
     }
 
-    /// KVM completed an instruction: counts it as `what`. Returns whether the guest is owed a PMI.
+    /// What a write of `data` to `register` would do to selectors, if that is all that it does.
+    pub(crate) fn selects(&self, register: Register, data: u64) -> Option<Selects> {
+        match register {
+            Register::Selector(counter) => Some(Selects {
+                counters: counter.bit(),
+                interrupts: EventSelector::new(data).has(EventSelector::INT),
+            }),
+            Register::Unit(msr) => self.units.selects(msr, data),
+            _ => None,
+        }
+    }
+
+    /// Might a counter count an instruction that KVM completes as `what`?
+    pub(crate) fn may_count(&self, what: Retired) -> bool {
+        let of_wrmsr = self.wrmsr.is_some_and(|wrmsr| !wrmsr.counters.is_empty());
+        of_wrmsr || !self.counters.emulated.counters(what).is_empty()
+    }
+
+    /// What the instruction counts on that KVM completes as `what`.
     ///
     /// `in_user_mode` tells whether the guest is at CPL 1, 2 or 3; it is asked only if a counter
     /// depends on it, as the answer takes a VMREAD.
-    #[must_use]
-    pub(crate) fn retire(&mut self, what: Retired, in_user_mode: impl FnOnce() -> bool) -> bool {
-        if let Some(counting) = self.wrmsr.take() {
-            if what == Retired::INSTRUCTION {
-                return self.count(counting);
-            }
+    pub(crate) fn counting(
+        &mut self,
+        what: Retired,
+        in_user_mode: impl FnOnce() -> bool,
+    ) -> Counting {
+        match self.wrmsr.take() {
+            Some(counting) if what == Retired::INSTRUCTION => return counting,
+            _ => {}
         }
         let counters = &self.counters;
         let counting = counters.emulated.counters(what) & counters.globally_enabled();
-        if counting.is_empty() {
-            return false;
-        }
-        self.count(Counting {
+        Counting {
             counters: counters.emulated.at_level(counting, in_user_mode),
             interrupting: counters.interrupting,
-        })
+        }
     }
 
-    /// Counts one event. Returns whether the guest is owed a PMI.
-    fn count(&mut self, counting: Counting) -> bool {
+    /// KVM completed an instruction: counts it as `what`. Returns whether the guest is owed a PMI.
+    ///
+    /// `in_user_mode` is that of [`Self::counting`].
+    #[must_use]
+    pub(crate) fn retire(&mut self, what: Retired, in_user_mode: impl FnOnce() -> bool) -> bool {
+        let counting = self.counting(what, in_user_mode);
         let overflowed = self.counters.increment(counting.counters);
         !(overflowed & counting.interrupting).is_empty()
     }

@@ -29,6 +29,7 @@ mod counter;
 mod counters;
 mod filter;
 mod guest;
+mod in_place;
 mod intel;
 mod intercepts;
 mod model;

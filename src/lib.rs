@@ -18,6 +18,7 @@ mod counter;
 mod counters;
 mod filter;
 mod guest;
+mod in_place;
 mod intel;
 mod intercepts;
 mod model;

@@ -144,6 +144,7 @@ where
     pmu.wrmsr = None;
     let (counters, units) = (&mut pmu.counters, &mut pmu.units);
     counters.lvtpc_masked = lvtpc.is_masked();
+    counters.stopped = CounterSet::EMPTY;
     if !counters.model.exists() {
         return 0;
     }
@@ -342,7 +343,8 @@ fn load_status(counters: &mut Counters, hw: &mut impl Hw) {
 fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw, low: CounterSet) -> Overflow {
     let counters = &mut pmu.counters;
     let loaded = counters.global_status & counters.model.status_lent;
-    if counters.is_idle() && (loaded == 0 || !counters.needs_global_registers()) {
+    let idle = counters.is_idle() && counters.stopped.is_empty();
+    if idle && (loaded == 0 || !counters.needs_global_registers()) {
         return Overflow::None;
     }
     let found = read_status(counters, hw);

@@ -10,6 +10,7 @@
 mod amd;
 mod cpu;
 mod exactness;
+mod in_place;
 mod machine;
 mod random;
 mod registers;

@@ -52,6 +52,10 @@ pub(crate) trait Unit: Default {
     /// do with it without an exit.
     fn intercepts(&self) -> impl Iterator<Item = (Msr, Access)>;
 
+    /// What a write of `data` to the register at `msr` would do to selectors, if that is all that
+    /// it does.
+    fn selects(&self, msr: Msr, data: u64) -> Option<Selects>;
+
     /// Applies the VM's event filter anew to what the guest has programmed.
     fn refilter(&mut self, counters: &mut Counters, filter: &impl EventFilter);
 
@@ -79,8 +83,20 @@ pub(crate) trait SwitchUnit<H>: Unit {
     /// The counters are in hardware, by way of `loaded`; puts the unit there.
     fn load(&mut self, counters: &Counters, hw: &mut H, loaded: Loaded);
 
+    /// Selectors that the unit has were written while it is in hardware, which has to follow.
+    fn reload(&mut self, hw: &mut H);
+
     /// The counters are saved; saves the unit, and leaves it in hardware as the host wants it.
     fn put(&mut self, counters: &mut Counters, hw: &mut H);
+}
+
+/// What a write of a register does to selectors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selects {
+    /// Counters whose selectors are written.
+    pub(crate) counters: CounterSet,
+    /// One of them may interrupt by what is written.
+    pub(crate) interrupts: bool,
 }
 
 /// How the counters came to be in hardware.
@@ -121,6 +137,10 @@ impl Unit for () {
         iter::empty()
     }
 
+    fn selects(&self, _msr: Msr, _data: u64) -> Option<Selects> {
+        None
+    }
+
     fn refilter(&mut self, _counters: &mut Counters, _filter: &impl EventFilter) {}
 
     fn event_changed(&mut self, _counter: Counter, _event: Option<Event>) {}
@@ -142,6 +162,8 @@ impl<H> SwitchUnit<H> for () {
     fn before_load(&mut self, _counters: &mut Counters, _hw: &mut H) {}
 
     fn load(&mut self, _counters: &Counters, _hw: &mut H, _loaded: Loaded) {}
+
+    fn reload(&mut self, _hw: &mut H) {}
 
     fn put(&mut self, _counters: &mut Counters, _hw: &mut H) {}
 }
@@ -187,6 +209,14 @@ impl<A: Unit, B: Unit> Unit for (A, B) {
         self.0.intercepts().chain(self.1.intercepts())
     }
 
+    fn selects(&self, msr: Msr, data: u64) -> Option<Selects> {
+        if self.0.has(msr) {
+            self.0.selects(msr, data)
+        } else {
+            self.1.selects(msr, data)
+        }
+    }
+
     fn refilter(&mut self, counters: &mut Counters, filter: &impl EventFilter) {
         self.0.refilter(counters, filter);
         self.1.refilter(counters, filter);
@@ -221,6 +251,12 @@ impl<H, A: SwitchUnit<H>, B: SwitchUnit<H>> SwitchUnit<H> for (A, B) {
     fn load(&mut self, counters: &Counters, hw: &mut H, loaded: Loaded) {
         self.0.load(counters, hw, loaded);
         self.1.load(counters, hw, loaded);
+    }
+
+    #[inline(always)]
+    fn reload(&mut self, hw: &mut H) {
+        self.0.reload(hw);
+        self.1.reload(hw);
     }
 
     #[inline(always)]

@@ -68,8 +68,27 @@ pub(crate) trait Backend: Sized + 'static {
 
     /// KVM completed an instruction of the guest, which is to be counted as `what`. It may come in
     /// parts, of which none is counted twice. If it was `at_cpl0` the guest may be at another
-    /// privilege level by now. Interrupts may be off: must not sleep.
+    /// privilege level by now. Must not sleep.
     fn retired(vcpu: &LoadedVcpu<'_>, data: &mut Self::VcpuData, what: Retired, at_cpl0: bool);
+
+    /// The guest writes the register at `msr` while the vCPU owns the PMU, which has the guest's
+    /// state, and is to be entered again at once. Returns whether that is done; if not nothing has
+    /// changed, and KVM comes again by [`Backend::set_msr`]. Interrupts are off.
+    fn set_msr_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        data: &mut Self::VcpuData,
+        msr: Msr,
+        value: u64,
+    ) -> bool;
+
+    /// As [`Backend::retired`], while the vCPU owns the PMU, which has the guest's state.
+    /// Interrupts are off.
+    fn retired_in_place(
+        vcpu: &OwnerVcpu<'_>,
+        data: &mut Self::VcpuData,
+        what: Retired,
+        at_cpl0: bool,
+    );
 
     /// Sets all intercepts. Without `data` the vCPU has no PMU of the backend's, maybe no more.
     fn set_intercepts(vcpu: &Intercepts<'_>, data: Option<&Self::VcpuData>);

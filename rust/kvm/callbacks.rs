@@ -61,6 +61,8 @@ struct Private<T: Backend> {
     /// The host, as it was when the backend was registered. That outlives the vCPU: the lifetime is
     /// the vCPU's.
     host: &'static HostPmu,
+    /// `load()` has put the PMU into hardware, and `put()` has not come since.
+    in_hardware: bool,
     /// The backend's own.
     data: T::VcpuData,
 }
@@ -218,6 +220,28 @@ impl<T: Backend> Callbacks<T> {
         unsafe { LoadedVcpu::new(Self::held(vcpu)) }
     }
 
+    /// Calls `call` with the vCPU as the owner of the PMU that it is.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is that of the callback which calls, between its `load()` and its `put()`.
+    unsafe fn as_owner<R>(
+        vcpu: *mut bindings::kvm_vcpu,
+        call: impl FnOnce(&OwnerVcpu<'_>) -> R,
+    ) -> R {
+        // SAFETY: `load()` and `put()` come with interrupts off by C5, which stay off in between.
+        let irqs_off = unsafe { IrqsOff::assume() };
+        // SAFETY: `load()` has kept the context on this processor, where nothing else could load one
+        // since. Nobody else has come back to it, unless he has kept it as this does.
+        let context = unsafe { GuestContext::resume(irqs_off) };
+        // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has the PMU since
+        // `load()`.
+        let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
+        let result = call(&owner);
+        context.keep();
+        result
+    }
+
     /// # Safety
     ///
     /// Called by KVM only, with a vCPU that has no data yet.
@@ -231,6 +255,7 @@ impl<T: Backend> Callbacks<T> {
         let result = T::vcpu_create().and_then(|data| {
             let private: Private<T> = Private {
                 host: &registered.host,
+                in_hardware: false,
                 data,
             };
             Ok(KBox::new(private, GFP_KERNEL_ACCOUNT)?)
@@ -262,7 +287,7 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held or before anybody knows the vCPU.
     unsafe extern "C" fn refresh(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, Private { host, data }) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
+        let (held, Private { host, data, .. }) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
         let public = T::refresh(host, &held, data);
         held.publish(public, T::state(data));
     }
@@ -301,8 +326,17 @@ impl<T: Backend> Callbacks<T> {
         value: u64,
     ) -> c_int {
         // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
-        let result = T::set_msr(&held, data, Msr::new(msr), value, host_initiated);
+        let (held, private) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
+        let Private { in_hardware, data, .. } = private;
+        let msr = Msr::new(msr);
+        if *in_hardware {
+            // SAFETY: It is in hardware, and this the callback's own vCPU.
+            let done = unsafe {
+                Self::as_owner(vcpu, |owner| T::set_msr_in_place(owner, data, msr, value))
+            };
+            return c_int::from(!done);
+        }
+        let result = T::set_msr(&held, data, msr, value, host_initiated);
         // SAFETY: The callback's own vCPU, which isn't loaded into hardware by C5.
         unsafe { Self::settle(vcpu) };
         or_fault(result)
@@ -342,9 +376,18 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, in the vCPU's own task with vcpu->mutex held.
     unsafe extern "C" fn retired(vcpu: *mut bindings::kvm_vcpu, what: u32) {
         // SAFETY: The callback's own vCPU, which is held and loaded by C5.
-        let (loaded, data) = unsafe { (Self::loaded(vcpu), Self::data(vcpu)) };
+        let (loaded, private) = unsafe { (Self::loaded(vcpu), Self::private(vcpu)) };
+        let Private { in_hardware, data, .. } = private;
         let at_cpl0 = what & bindings::kvm_vpmu_retired_KVM_VPMU_RETIRED_AT_CPL0 != 0;
-        T::retired(&loaded, data, retired(what), at_cpl0);
+        let what = retired(what);
+        if *in_hardware {
+            // SAFETY: It is in hardware, and this the callback's own vCPU.
+            unsafe {
+                Self::as_owner(vcpu, |owner| T::retired_in_place(owner, data, what, at_cpl0));
+            }
+        } else {
+            T::retired(&loaded, data, what, at_cpl0);
+        }
     }
 
     /// # Safety
@@ -386,7 +429,8 @@ impl<T: Backend> Callbacks<T> {
         // SAFETY: The vCPU is valid by C1 and held by C5.
         let lvtpc = unsafe { bindings::kvm_vpmu_guest_lvtpc(vcpu) };
         // SAFETY: The callback's own vCPU.
-        let data = unsafe { Self::data(vcpu) };
+        let Private { in_hardware, data, .. } = unsafe { Self::private(vcpu) };
+        *in_hardware = true;
 
         // Ownership first: from here on nothing counts until VM-entry.
         let lvtpc_used = T::can_interrupt(data).then_some(lvtpc);
@@ -414,7 +458,9 @@ impl<T: Backend> Callbacks<T> {
         // `load()`.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
         // SAFETY: The callback's own vCPU.
-        let rests = T::put(&owner, unsafe { Self::data(vcpu) });
+        let Private { in_hardware, data, .. } = unsafe { Self::private(vcpu) };
+        *in_hardware = false;
+        let rests = T::put(&owner, data);
         // Ownership goes back to perf last.
         drop(context);
         if rests {

@@ -22,7 +22,7 @@ pub(crate) enum State {
     Awake,
     /// The same, and a counter of the guest may be counting instructions: KVM must not complete any
     /// in its exit fastpath.
-    CountsInstructions,
+    NoFastpath,
 }
 
 impl State {
@@ -31,7 +31,7 @@ impl State {
         match self {
             Self::AtRest => bindings::kvm_vpmu_state_KVM_VPMU_AT_REST,
             Self::Awake => 0,
-            Self::CountsInstructions => bindings::kvm_vpmu_state_KVM_VPMU_COUNTS_INSTRUCTIONS,
+            Self::NoFastpath => bindings::kvm_vpmu_state_KVM_VPMU_NO_FASTPATH,
         }
     }
 }
@@ -63,6 +63,11 @@ impl Vcpu {
     pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
         // SAFETY: The caller's promise; the layout is the same by `repr(transparent)`.
         unsafe { &*vcpu.cast() }
+    }
+
+    /// The event filter of its virtual machine.
+    pub(crate) fn filter(&self) -> &impl EventFilter {
+        self
     }
 
     /// The pointer that KVM knows it by.
@@ -208,7 +213,8 @@ impl GuestConfig for HeldVcpu<'_> {
     }
 }
 
-impl EventFilter for HeldVcpu<'_> {
+/// In whatever context: the filter is protected by itself.
+impl EventFilter for Vcpu {
     fn allows(&self, selector: EventSelector) -> bool {
         // SAFETY: The vCPU is valid; the function protects its access of the filter itself.
         unsafe { bindings::kvm_vpmu_gp_event_allowed(self.as_raw(), selector.bits()) }

@@ -5,6 +5,7 @@
 use super::{claim_counters, read, read_pmc, write};
 use crate::{
     counter::{Counter, Kind},
+    in_place::InPlaceHw,
     intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl, rdpmc},
     msr::{EventSelector, Msr},
     switch::{Claim, Hw},
@@ -92,6 +93,12 @@ impl Hw for IntelPmu<'_> {
     #[cold]
     fn renew_intercepts(&mut self) {
         self.0.request_intercepts();
+    }
+}
+
+impl InPlaceHw for IntelPmu<'_> {
+    fn global_ctrl(&self) -> u64 {
+        self.0.read_guest_global_ctrl()
     }
 }
 

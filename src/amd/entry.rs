@@ -22,7 +22,7 @@ use crate::{
     msr::Msr,
     register::GeneralProtection,
     retired::{Event, Retired},
-    unit::{Loaded, SwitchUnit, Unit},
+    unit::{Loaded, Selects, SwitchUnit, Unit},
 };
 use core::iter;
 
@@ -85,6 +85,10 @@ impl Unit for Entry {
         iter::empty()
     }
 
+    fn selects(&self, _msr: Msr, _data: u64) -> Option<Selects> {
+        None
+    }
+
     fn refilter(&mut self, _counters: &mut Counters, _filter: &impl EventFilter) {}
 
     fn event_changed(&mut self, counter: Counter, event: Option<Event>) {
@@ -122,6 +126,8 @@ impl<H: EntryHw> SwitchUnit<H> for Entry {
     }
 
     fn load(&mut self, _counters: &Counters, _hw: &mut H, _loaded: Loaded) {}
+
+    fn reload(&mut self, _hw: &mut H) {}
 
     /// A counter that was ahead is not 0 any more, unless the guest was not entered.
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! The counters themselves are among the others. Of the register hardware gets what the event
 //! filter leaves: a counter that is disabled or filtered gets 0.
 
-use super::msr::FixedCtrCtrl;
+use super::{metrics::SLOTS, msr::FixedCtrCtrl};
 use crate::{
     caps::HostPmu,
     counter::{Counter, CounterSet, Kind},
@@ -16,7 +16,7 @@ use crate::{
     msr::Msr,
     register::{check, GeneralProtection},
     retired::{Event, Retired},
-    unit::{Loaded, SwitchUnit, Unit},
+    unit::{Loaded, Selects, SwitchUnit, Unit},
 };
 use core::iter;
 
@@ -98,6 +98,21 @@ impl Unit for FixedControl {
         iter::once((Msr::IA32_FIXED_CTR_CTRL, Access::NONE))
     }
 
+    /// What is made of slots, in another unit, depends on whether they are counted.
+    fn selects(&self, _msr: Msr, data: u64) -> Option<Selects> {
+        let written = FixedCtrCtrl::new(data);
+        let mut selects = Selects {
+            counters: CounterSet::EMPTY,
+            interrupts: false,
+        };
+        for (counter, index) in fixed(CounterSet::ALL) {
+            let (old, new) = (self.written.field(index), written.field(index));
+            selects.counters.set(counter, old != new);
+            selects.interrupts |= old != new && new & FixedCtrCtrl::PMI != 0;
+        }
+        (!selects.counters.contains(SLOTS)).then_some(selects)
+    }
+
     fn refilter(&mut self, counters: &mut Counters, filter: &impl EventFilter) {
         self.program(counters, filter);
     }
@@ -127,6 +142,10 @@ impl<H: FixedHw> SwitchUnit<H> for FixedControl {
         if self.hardware != FixedCtrCtrl::OFF {
             hw.set_fixed_ctrl(self.hardware);
         }
+    }
+
+    fn reload(&mut self, hw: &mut H) {
+        hw.set_fixed_ctrl(self.hardware);
     }
 
     #[inline(always)]

@@ -30,12 +30,12 @@ use crate::{
     msr::Msr,
     register::GeneralProtection,
     retired::Event,
-    unit::{Loaded, SwitchUnit, Unit},
+    unit::{Loaded, Selects, SwitchUnit, Unit},
 };
 use core::iter;
 
 /// Fixed counter 3, TOPDOWN.SLOTS.
-const SLOTS: Counter = match Counter::fixed(3) {
+pub(super) const SLOTS: Counter = match Counter::fixed(3) {
     Some(counter) => counter,
     None => panic!("no counter of slots"),
 };
@@ -137,6 +137,10 @@ impl Unit for Metrics {
         iter::once((Msr::IA32_PERF_METRICS, access))
     }
 
+    fn selects(&self, _msr: Msr, _data: u64) -> Option<Selects> {
+        None
+    }
+
     fn refilter(&mut self, _counters: &mut Counters, _filter: &impl EventFilter) {}
 
     fn event_changed(&mut self, _counter: Counter, _event: Option<Event>) {}
@@ -179,6 +183,8 @@ impl<H: MetricsHw> SwitchUnit<H> for Metrics {
         }
         self.changed = false;
     }
+
+    fn reload(&mut self, _hw: &mut H) {}
 
     /// A guest that has the register may have written it. Of one that is hidden it is enough to
     /// know that it may have moved: whether it was enabled, nobody knows if it is not now.

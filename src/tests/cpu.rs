@@ -97,6 +97,22 @@ pub(super) trait Cpu: Hw + Sized {
     /// One is completed, by whomever.
     fn complete(&mut self, branch: bool);
 
+    /// Has the guest write `value` to `register` in place, if it can.
+    fn write_in_place(
+        &mut self,
+        _pmu: &mut GuestPmu<Self::V>,
+        _register: Register,
+        _value: u64,
+        _filter: &Deny,
+    ) -> bool {
+        false
+    }
+
+    /// Counts an instruction in place, if it can. Is the guest owed a PMI?
+    fn retire_in_place(&mut self, _pmu: &mut GuestPmu<Self::V>, _user: bool) -> Option<bool> {
+        None
+    }
+
     /// WRMSRs, but for the ones of the guest.
     fn writes(&self) -> u32;
 

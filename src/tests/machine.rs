@@ -11,9 +11,11 @@ use crate::{
     counter::{Counter, Kind},
     filter::EventFilter,
     guest::GuestPmu,
+    in_place::{self, InPlaceHw},
     intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl, Intel},
     msr::{EventSelector, Msr},
     register::Register,
+    retired::Retired,
     switch::{Claim, Hw},
     vendor::Vendor,
 };
@@ -342,6 +344,20 @@ impl Cpu for Machine {
         self.lapic.interrupt(interrupting, self.entry_status);
     }
 
+    fn write_in_place(
+        &mut self,
+        pmu: &mut GuestPmu<Intel>,
+        register: Register,
+        value: u64,
+        filter: &Deny,
+    ) -> bool {
+        in_place::write(pmu, self, register, value, filter)
+    }
+
+    fn retire_in_place(&mut self, pmu: &mut GuestPmu<Intel>, user: bool) -> Option<bool> {
+        Some(in_place::retire(pmu, self, Retired::INSTRUCTION, || user))
+    }
+
     fn writes(&self) -> u32 {
         self.writes
     }
@@ -473,6 +489,12 @@ impl Hw for Machine {
 
     fn renew_intercepts(&mut self) {
         self.intercepts.renewed = true;
+    }
+}
+
+impl InPlaceHw for Machine {
+    fn global_ctrl(&self) -> u64 {
+        self.vmcs_global_ctrl
     }
 }
 

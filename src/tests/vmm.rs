@@ -149,6 +149,10 @@ pub(super) struct Vmm<C: Cpu> {
     /// PMIs that the guest's local APIC has accepted.
     pub(super) pmis: u32,
     pub(super) exits: u32,
+    /// The guest was left, and its state is in hardware still.
+    outside: bool,
+    /// What the hypervisor can do in place it does there the next time.
+    fast: bool,
 }
 
 impl<C: Cpu> Vmm<C> {
@@ -177,6 +181,8 @@ impl<C: Cpu> Vmm<C> {
             overflow: Overflow::None,
             pmis: 0,
             exits: 0,
+            outside: false,
+            fast: true,
         };
         vmm.enter();
         vmm
@@ -248,13 +254,43 @@ impl<C: Cpu> Vmm<C> {
             return;
         }
         let cpu = &mut self.cpus[self.cpu];
-        cpu.vm_exit();
+        if !core::mem::take(&mut self.outside) {
+            cpu.vm_exit();
+        }
         self.overflow = switch::put(&mut self.pmu, cpu);
         // Hardware's own vector comes when interrupts go on, which is after `put`.
         let vector = core::mem::take(&mut cpu.lapic().pmis) > 0;
         self.pmi_requested |= vector || self.overflow == Overflow::New;
         self.renew_intercepts |= core::mem::take(cpu.intercepts()).renewed;
         cpu.assert_host_finds_it_clean();
+    }
+
+    /// The next exit of that kind is handled in place, if it can be.
+    pub(super) fn be_fast(&mut self) {
+        self.fast = false;
+    }
+
+    /// An exit for something that is done every other time in place, if it can be. Returns whether
+    /// it is; if not, an exit follows.
+    fn in_place(&mut self, what: impl FnOnce(&mut GuestPmu<C::V>, &mut C) -> Option<bool>) -> bool {
+        self.fast = !self.fast;
+        if !self.loaded || !self.fast {
+            return false;
+        }
+        let cpu = &mut self.cpus[self.cpu];
+        cpu.vm_exit();
+        match what(&mut self.pmu, cpu) {
+            Some(false) => cpu.vm_entry(),
+            Some(true) => {
+                self.outside = true;
+                self.exit(|vmm| vmm.pmi_requested = true);
+            }
+            None => {
+                self.outside = true;
+                return false;
+            }
+        }
+        true
     }
 
     /// An exit that the guest does not notice.
@@ -323,6 +359,16 @@ impl<C: Cpu> Vmm<C> {
         if self.free(msr).writes {
             return self.cpu().wrmsr(msr, value);
         }
+        let (register, filter) = (self.pmu.register(Msr::new(msr)), self.filter);
+        let written_in_place = self.in_place(|pmu, cpu| {
+            let done = cpu.write_in_place(pmu, register?, value, &filter);
+            // WRMSR itself does not count here, nor does it on the bare machine.
+            pmu.wrmsr = None;
+            done.then_some(false)
+        });
+        if written_in_place {
+            return Some(());
+        }
         let mut written = None;
         self.exit(|vmm| written = vmm.emulate_wrmsr(msr, value, Initiator::Guest));
         written
@@ -375,18 +421,26 @@ impl<C: Cpu> Vmm<C> {
         }
     }
 
-    /// As above, but the guest exits, and a PMI is too late to arrive as the guest's.
-    pub(super) fn run_and_exit(&mut self, user: bool, branch: bool) {
-        self.set_user(user);
+    /// As above, and a PMI is on its way when the guest exits next.
+    pub(super) fn run_late(&mut self, branch: bool) {
         self.cpu().lapic().pmi_is_late = true;
         self.cpu().retire(branch);
         self.cpu().lapic().pmi_is_late = false;
+    }
+
+    /// As above, and the guest exits: a PMI is too late to arrive as the guest's.
+    pub(super) fn run_and_exit(&mut self, user: bool, branch: bool) {
+        self.set_user(user);
+        self.run_late(branch);
         self.exit(|_| {});
     }
 
     /// The guest's instruction exits, and is completed by the hypervisor.
     pub(super) fn emulate(&mut self, user: bool, branch: bool) {
         self.set_user(user);
+        if !branch && self.in_place(|pmu, cpu| cpu.retire_in_place(pmu, user)) {
+            return;
+        }
         self.exit(|vmm| {
             let mut owed = vmm.pmu.retire(Retired::INSTRUCTION, || user);
             if branch {

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KVM completes while the guest's state is in hardware, to enter the guest again at once.
+//!
+//! Between VM-exit and VM-entry nothing counts, so that counters and selectors can be changed there
+//! as well as in memory. That is for what is frequent and short, and KVM's fastpath: instructions
+//! without a part in the PMU, and writes of selectors. Whatever else may come of a write, be it a
+//! fault or an interrupt, is left to when the state is in memory.
+//!
+//! It isn't for processors on which the entry itself counts: there what KVM has completed and the
+//! entry that follows would have to be one sum.
+
+use crate::{
+    counter::CounterSet,
+    filter::EventFilter,
+    guest::GuestPmu,
+    msr::EventSelector,
+    register::{Initiator, Register},
+    retired::Retired,
+    switch::{Hw, JUST_OVERFLOWED},
+    unit::SwitchUnit,
+    vendor::Vendor,
+};
+
+/// Hardware on which nothing counts between VM-exit and VM-entry, nor by the entry.
+pub(crate) trait InPlaceHw: Hw {
+    /// The guest's global control as of the last VM-exit.
+    fn global_ctrl(&self) -> u64;
+}
+
+/// The guest has exited to write `data` to `register`. Writes it, and has hardware follow, if that
+/// can be done in place; else nothing has changed.
+///
+/// The WRMSR remains to be counted, by [`retire`].
+pub(crate) fn write<V, H>(
+    pmu: &mut GuestPmu<V>,
+    hw: &mut H,
+    register: Register,
+    data: u64,
+    filter: &impl EventFilter,
+) -> bool
+where
+    V: Vendor,
+    V::Units: SwitchUnit<H>,
+    H: InPlaceHw,
+{
+    let Some(selects) = pmu.selects(register, data) else {
+        return false;
+    };
+    // LVTPC is the guest's only if something could interrupt when its state was loaded.
+    let needs_lvtpc = selects.interrupts && !pmu.can_interrupt();
+    let free = pmu.counters.passthrough();
+    if !free.global_ctrl || needs_lvtpc || may_owe_pmi(pmu, hw, selects.counters) {
+        return false;
+    }
+    read_global_ctrl(pmu, hw);
+    let active = pmu.counters.active;
+    let written = pmu.write(register, data, Initiator::Guest, filter);
+    if written.is_err() {
+        return false;
+    }
+    let counters = &mut pmu.counters;
+    counters.stopped |= active & !counters.active;
+    for counter in (selects.counters & CounterSet::ALL_GP).iter() {
+        let active = counters.active.contains(counter);
+        let selector = active.then(|| counters.hw_selector(counter));
+        hw.set_selector(counter, selector.unwrap_or(EventSelector::OFF));
+    }
+    if let Register::Unit(_) = register {
+        pmu.units.reload(hw);
+    }
+    true
+}
+
+/// KVM has completed an instruction and is about to enter the guest again: counts it as `what`.
+/// Returns whether the guest is owed a PMI, for which it must not be entered at once.
+///
+/// `in_user_mode` is that of [`GuestPmu::retire`].
+#[must_use]
+pub(crate) fn retire<V, H>(
+    pmu: &mut GuestPmu<V>,
+    hw: &mut H,
+    what: Retired,
+    in_user_mode: impl FnOnce() -> bool,
+) -> bool
+where
+    V: Vendor,
+    H: InPlaceHw,
+{
+    if !pmu.may_count(what) {
+        return false;
+    }
+    read_global_ctrl(pmu, hw);
+    let counting = pmu.counting(what, in_user_mode);
+    let counters = &mut pmu.counters;
+    let mut overflowed = CounterSet::EMPTY;
+    for counter in counting.counters.iter() {
+        let width = counters.model.width(counter);
+        let value = width.to_guest(hw.counter(counter).wrapping_add(1));
+        hw.set_counter(counter, width.to_hardware(value));
+        overflowed.set(counter, value == 0);
+    }
+    if !overflowed.is_empty() && counters.model.has_global_registers() {
+        hw.set_status(overflowed.bits());
+        // Where it is put that must not look like an overflow with an interrupt on its way.
+        counters.global_status |= overflowed.bits();
+    }
+    !(overflowed & counting.interrupting).is_empty()
+}
+
+/// Where the guest writes the global control without an exit, hardware knows it.
+fn read_global_ctrl<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &impl InPlaceHw) {
+    let counters = &mut pmu.counters;
+    if counters.model.passthrough.global_ctrl {
+        counters.global_ctrl = hw.global_ctrl() & counters.model.global_ctrl_valid;
+    }
+}
+
+/// May one of `counters` have overflowed with an interrupt that has not come yet? What is known of
+/// that is told when the state is put, by the counters that interrupt then.
+fn may_owe_pmi<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw, counters: CounterSet) -> bool {
+    let interrupting = counters & pmu.counters.interrupting;
+    if interrupting.is_empty() {
+        return false;
+    }
+    let new = hw.status() & !pmu.counters.global_status;
+    let model = &pmu.counters.model;
+    new & interrupting.bits() != 0
+        || interrupting.iter().any(|counter| {
+            model.width(counter).to_guest(hw.counter(counter)) < JUST_OVERFLOWED
+        })
+}
