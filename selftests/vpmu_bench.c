@@ -11,12 +11,14 @@
  * and wrong; scripts/bench-report does.
  *
  * A measured round is a few operations in the guest, done by all of its vCPUs
- * at the same time, each on a CPU of its own. What rounds of different lengths
- * have in common is no part of the figures, and of all rounds of a length the
- * cheapest is taken, so that the host's own interrupts don't show.
+ * at the same time, each on a CPU of its own, or in turns on one. What rounds of
+ * different lengths have in common is no part of the figures, and of all rounds of
+ * a length the cheapest is taken, so that the host's own interrupts don't show.
  */
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 
 #include "apic.h"
 #include "cost.h"
@@ -38,6 +40,8 @@
 
 enum op {
 	OP_CPUID,
+	OP_INTERRUPT,
+	OP_TURN,
 	OP_RDPMC,
 	OP_GLOBAL_CTRL,
 	OP_WRITE_COUNTER,
@@ -54,6 +58,8 @@ enum pmu_state {
 	PMU_NOT_IN_CPUID,
 	PMU_OFF,
 	PMU_COUNTING,
+	PMU_COUNTING_INSNS,
+	PMU_COUNTING_BRANCHES,
 	PMU_SAMPLING,
 };
 
@@ -65,11 +71,20 @@ static const struct row {
 	{ "cpuid-no-pmu", OP_CPUID, PMU_NONE },
 	{ "cpuid-pmu-off", OP_CPUID, PMU_NOT_IN_CPUID },
 	{ "cpuid-off", OP_CPUID, PMU_OFF },
+	{ "cpuid-one", OP_CPUID, PMU_COUNTING_INSNS },
 	{ "cpuid-counting", OP_CPUID, PMU_COUNTING },
+	{ "interrupt-no-pmu", OP_INTERRUPT, PMU_NONE },
+	{ "interrupt-off", OP_INTERRUPT, PMU_OFF },
+	{ "interrupt-one", OP_INTERRUPT, PMU_COUNTING_INSNS },
+	{ "interrupt-counting", OP_INTERRUPT, PMU_COUNTING },
+	{ "turn-no-pmu", OP_TURN, PMU_NONE },
+	{ "turn-off", OP_TURN, PMU_OFF },
+	{ "turn-counting", OP_TURN, PMU_COUNTING },
 	{ "rdpmc", OP_RDPMC, PMU_COUNTING },
 	{ "global-ctrl", OP_GLOBAL_CTRL, PMU_COUNTING },
 	{ "write-counter", OP_WRITE_COUNTER, PMU_COUNTING },
 	{ "write-selector", OP_WRITE_SELECTOR, PMU_COUNTING },
+	{ "write-selector-alone", OP_WRITE_SELECTOR, PMU_COUNTING_BRANCHES },
 	{ "sample", OP_SAMPLE, PMU_SAMPLING },
 };
 
@@ -82,6 +97,8 @@ static const struct row {
  * @begun: vCPUs that have begun a round, all rounds added up
  * @ended: vCPUs that have ended a round, the same
  * @pmis: PMIs of each vCPU
+ * @wanted: interrupts of the host that the guest has asked for
+ * @came: those that have come
  */
 static volatile struct shared {
 	uint64_t nr_vcpus;
@@ -89,6 +106,8 @@ static volatile struct shared {
 	uint64_t begun;
 	uint64_t ended;
 	uint64_t pmis[MAX_VCPUS];
+	uint64_t wanted;
+	uint64_t came;
 } shared;
 
 /* Their bits in the global registers. CPUID tells, which exits. */
@@ -106,6 +125,14 @@ static void guest_count_everywhere(void)
 	if (fixed_ctrl)
 		wrmsr(MSR_CORE_PERF_FIXED_CTR_CTRL, fixed_ctrl);
 	all_counters = guest_gp_mask() | guest_fixed_mask();
+	wrmsr(vpmu_msr_global_ctrl(), all_counters);
+}
+
+/* With one counter, and the others off. */
+static void guest_count(uint64_t event)
+{
+	wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(event));
+	all_counters = BIT_ULL(0);
 	wrmsr(vpmu_msr_global_ctrl(), all_counters);
 }
 
@@ -147,13 +174,35 @@ static void guest_sample(unsigned int id)
 	cli();
 }
 
-static void guest_op(enum op op, unsigned int id, uint64_t i)
+static void guest_wait_for_interrupt(void)
+{
+	const uint64_t wanted = ++shared.wanted;
+
+	while (shared.came != wanted)
+		;
+}
+
+/* Instructions only where others count them anyway. */
+static uint64_t event_to_write(enum pmu_state state, uint64_t i)
+{
+	if (i % 2)
+		return vpmu_event_branches();
+	return state == PMU_COUNTING ? vpmu_event_insns() : vpmu_event_cycles();
+}
+
+static void guest_op(enum op op, enum pmu_state state, unsigned int id, uint64_t i)
 {
 	uint32_t ignored;
 
 	switch (op) {
 	case OP_CPUID:
 		cpuid(0, &ignored, &ignored, &ignored, &ignored);
+		break;
+	case OP_INTERRUPT:
+		guest_wait_for_interrupt();
+		break;
+	case OP_TURN:
+		GUEST_SYNC(i);
 		break;
 	case OP_RDPMC:
 		_rdpmc(0);
@@ -166,8 +215,7 @@ static void guest_op(enum op op, unsigned int id, uint64_t i)
 		wrmsr(vpmu_msr_full_counter(0), i);
 		break;
 	case OP_WRITE_SELECTOR:
-		wrmsr(vpmu_msr_selector(0),
-		      VPMU_SEL_OS(i % 2 ? vpmu_event_insns() : vpmu_event_branches()));
+		wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(event_to_write(state, i)));
 		break;
 	case OP_SAMPLE:
 		guest_sample(id);
@@ -189,6 +237,10 @@ static void guest_code(enum op op, enum pmu_state state, unsigned int id)
 
 	if (state == PMU_COUNTING)
 		guest_count_everywhere();
+	if (state == PMU_COUNTING_INSNS)
+		guest_count(vpmu_event_insns());
+	if (state == PMU_COUNTING_BRANCHES)
+		guest_count(vpmu_event_branches());
 	if (state == PMU_SAMPLING)
 		guest_sample_init(id);
 	for (round = 1; ; round++) {
@@ -199,7 +251,7 @@ static void guest_code(enum op op, enum pmu_state state, unsigned int id)
 		if (!shared.nr_ops)
 			break;
 		for (i = 0; i < shared.nr_ops; i++)
-			guest_op(op, id, i);
+			guest_op(op, state, id, i);
 		guest_wait_for_others(&shared.ended, round);
 	}
 	GUEST_DONE();
@@ -252,6 +304,7 @@ static void *run_vcpu(void *arg)
 	return NULL;
 }
 
+/* One round of the guest on as many CPUs as it has vCPUs. */
 static struct cost cost_of_round(struct kvm_vcpu **vcpus, int nr_vcpus, uint64_t nr_ops)
 {
 	struct cost before, after;
@@ -263,17 +316,63 @@ static struct cost cost_of_round(struct kvm_vcpu **vcpus, int nr_vcpus, uint64_t
 	return cost_between(&before, &after);
 }
 
-static struct cost cheapest_round(struct kvm_vcpu **vcpus, int nr_vcpus, uint64_t nr_ops)
+/* The vCPUs take turns on one CPU, each leaves it for user space. */
+static struct cost cost_of_turns(struct kvm_vcpu **vcpus, int nr_vcpus, uint64_t nr_turns)
+{
+	struct cost before = cost_now(1), after;
+	uint64_t turn;
+	int i;
+
+	for (turn = 0; turn < nr_turns; turn++) {
+		for (i = 0; i < nr_vcpus; i++)
+			TEST_ASSERT_EQ(vpmu_run(vcpus[i]), VPMU_SYNC);
+	}
+	after = cost_now(1);
+	return cost_between(&before, &after);
+}
+
+typedef struct cost (*cost_func_t)(struct kvm_vcpu **vcpus, int nr_vcpus, uint64_t nr_ops);
+
+static struct cost cheapest(cost_func_t cost_of, struct kvm_vcpu **vcpus, int nr_vcpus,
+			    uint64_t nr_ops)
 {
 	struct cost cost, best = { .insns = UINT64_MAX };
 	int i;
 
 	for (i = 0; i < ROUNDS; i++) {
-		cost = cost_of_round(vcpus, nr_vcpus, nr_ops);
+		cost = cost_of(vcpus, nr_vcpus, nr_ops);
 		if (cost.insns < best.insns)
 			best = cost;
 	}
 	return best;
+}
+
+/* What one round costs more than the other. */
+static struct cost cost_of_ops(cost_func_t cost_of, struct kvm_vcpu **vcpus, int nr_vcpus)
+{
+	struct cost of_short, of_long;
+
+	/* The first rounds find code and page tables not yet in place. */
+	cheapest(cost_of, vcpus, nr_vcpus, SHORT_ROUND);
+	of_short = cheapest(cost_of, vcpus, nr_vcpus, SHORT_ROUND);
+	of_long = cheapest(cost_of, vcpus, nr_vcpus, LONG_ROUND);
+	return cost_between(&of_short, &of_long);
+}
+
+/* From another CPU, by a call that interrupts those which run a task of this program. */
+static void *interrupt_vcpu(void *arg)
+{
+	volatile struct shared *shared = arg;
+
+	pin_self_to_cpu(1);
+	while (shared->nr_ops) {
+		if (shared->came == shared->wanted)
+			continue;
+		TEST_ASSERT(!syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0),
+			    "membarrier() failed");
+		shared->came = shared->wanted;
+	}
+	return NULL;
 }
 
 static void end_guest(struct kvm_vcpu **vcpus, int nr_vcpus, pthread_t *threads)
@@ -286,25 +385,42 @@ static void end_guest(struct kvm_vcpu **vcpus, int nr_vcpus, pthread_t *threads)
 		pthread_join(threads[i], NULL);
 }
 
-static struct cost measure(const struct row *row, int nr_vcpus)
+static struct cost measure_at_once(const struct row *row, int nr_vcpus)
 {
 	struct kvm_vcpu *vcpus[MAX_VCPUS];
 	struct kvm_vm *vm = create_vm(row, nr_vcpus, vcpus);
-	struct cost of_short, of_long;
-	pthread_t threads[MAX_VCPUS];
+	pthread_t threads[MAX_VCPUS], interrupter;
+	struct cost cost;
 	int i;
 
 	for (i = 1; i < nr_vcpus; i++)
 		TEST_ASSERT(!pthread_create(&threads[i], NULL, run_vcpu, vcpus[i]),
 			    "pthread_create() failed");
+	shared_of(vm)->nr_ops = SHORT_ROUND;
+	if (row->op == OP_INTERRUPT)
+		TEST_ASSERT(!pthread_create(&interrupter, NULL, interrupt_vcpu,
+					    (void *)shared_of(vm)), "pthread_create() failed");
 	TEST_ASSERT_EQ(vpmu_run(vcpus[0]), VPMU_SYNC);
-	/* The first rounds find code and page tables not yet in place. */
-	cheapest_round(vcpus, nr_vcpus, SHORT_ROUND);
-	of_short = cheapest_round(vcpus, nr_vcpus, SHORT_ROUND);
-	of_long = cheapest_round(vcpus, nr_vcpus, LONG_ROUND);
+	cost = cost_of_ops(cost_of_round, vcpus, nr_vcpus);
 	end_guest(vcpus, nr_vcpus, threads);
+	if (row->op == OP_INTERRUPT)
+		pthread_join(interrupter, NULL);
 	kvm_vm_free(vm);
-	return cost_between(&of_short, &of_long);
+	return cost;
+}
+
+static struct cost measure_turns(const struct row *row)
+{
+	struct kvm_vcpu *vcpus[2];
+	struct kvm_vm *vm = create_vm(row, ARRAY_SIZE(vcpus), vcpus);
+	struct cost cost;
+
+	/* Of rounds that never end. */
+	shared_of(vm)->nr_vcpus = 0;
+	shared_of(vm)->nr_ops = UINT64_MAX;
+	cost = cost_of_ops(cost_of_turns, vcpus, ARRAY_SIZE(vcpus));
+	kvm_vm_free(vm);
+	return cost;
 }
 
 /**
@@ -320,14 +436,21 @@ struct wanted {
 static void print_row(const struct wanted *wanted, int nr_vcpus, const char *setting,
 		      const struct row *row)
 {
-	struct cost cost = measure(row, nr_vcpus);
+	struct cost cost;
+	int nr_ops = nr_vcpus * (LONG_ROUND - SHORT_ROUND);
 	char **word;
+
+	if (row->op == OP_TURN) {
+		cost = measure_turns(row);
+		nr_ops = 2 * (LONG_ROUND - SHORT_ROUND);
+	} else {
+		cost = measure_at_once(row, nr_vcpus);
+	}
 
 	printf("@bench");
 	for (word = wanted->words; *word; word++)
 		printf(" %s", *word);
-	printf(" %d %s %s %d %lu %lu %lu %lu %lu\n", nr_vcpus, setting, row->name,
-	       nr_vcpus * (LONG_ROUND - SHORT_ROUND),
+	printf(" %d %s %s %d %lu %lu %lu %lu %lu\n", nr_vcpus, setting, row->name, nr_ops,
 	       cost.insns, cost.wrmsr, cost.rdmsr, cost.rdpmc, cost.exits);
 	fflush(stdout);
 }
@@ -337,6 +460,9 @@ static void print_rows(const struct wanted *wanted, int nr_vcpus, const char *se
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		/* These take one CPU, and another one to interrupt it. */
+		if (nr_vcpus > 1 && (rows[i].op == OP_INTERRUPT || rows[i].op == OP_TURN))
+			continue;
 		if (!wanted->op || !strcmp(wanted->op, rows[i].name))
 			print_row(wanted, nr_vcpus, setting, &rows[i]);
 	}
@@ -372,6 +498,8 @@ int main(int argc, char *argv[])
 		return KSFT_SKIP;
 	}
 	TEST_REQUIRE(kvm_is_pmu_enabled());
+	TEST_ASSERT(!syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0),
+		    "membarrier() failed");
 	pin_self_to_cpu(0);
 	watchdog = nmi_watchdog_is_on();
 	for (nr_vcpus = 1; nr_vcpus <= nr_cpus; nr_vcpus++) {
