@@ -127,9 +127,8 @@ pub(crate) trait Platform: Vendor {
     /// See [`switch::put`].
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow;
 
-    /// Can KVM complete an instruction that is counted without a [`Platform::put`]? If not the two
-    /// below don't do anything, and nothing that is counted is completed so.
-    const IN_PLACE: bool;
+    /// Does entering the guest count? Then it counts what KVM has completed in place before.
+    const COUNTS_ENTRIES: bool;
 
     /// See [`in_place::write`].
     fn write_in_place(
@@ -164,7 +163,7 @@ impl Platform for Intel {
         switch::put(pmu, &mut IntelPmu::new(vcpu))
     }
 
-    const IN_PLACE: bool = true;
+    const COUNTS_ENTRIES: bool = false;
 
     fn write_in_place(
         vcpu: &OwnerVcpu<'_>,
@@ -201,9 +200,9 @@ impl Platform for Amd {
         switch::put(pmu, &mut AmdPmu::new(vcpu))
     }
 
-    /// VMRUN itself counts.
-    const IN_PLACE: bool = false;
+    const COUNTS_ENTRIES: bool = true;
 
+    /// The entry would count by the new selectors.
     fn write_in_place(
         _vcpu: &OwnerVcpu<'_>,
         _pmu: &mut GuestPmu<Self>,
@@ -213,6 +212,7 @@ impl Platform for Amd {
         false
     }
 
+    /// The entry does.
     fn retire_in_place(
         _vcpu: &OwnerVcpu<'_>,
         _pmu: &mut GuestPmu<Self>,
@@ -246,7 +246,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     fn state(pmu: &GuestPmu<V>) -> State {
         if pmu.rest.is() {
             State::AtRest
-        } else if pmu.counts_instructions() && !V::IN_PLACE {
+        } else if !pmu.completes_in_place() {
             State::NoFastpath
         } else {
             State::Awake
@@ -312,22 +312,12 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         }
     }
 
-    fn set_msr_in_place(
-        vcpu: &OwnerVcpu<'_>,
-        pmu: &mut GuestPmu<V>,
-        msr: Msr,
-        value: u64,
-    ) -> bool {
+    fn set_msr_in_place(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, msr: Msr, value: u64) -> bool {
         let register = pmu.register(msr);
         register.is_some_and(|register| V::write_in_place(vcpu, pmu, register, value))
     }
 
-    fn retired_in_place(
-        vcpu: &OwnerVcpu<'_>,
-        pmu: &mut GuestPmu<V>,
-        what: Retired,
-        at_cpl0: bool,
-    ) {
+    fn retired_in_place(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, what: Retired, at_cpl0: bool) {
         if V::retire_in_place(vcpu, pmu, what, at_cpl0) {
             vcpu.request_pmi();
         }
@@ -355,7 +345,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         V::load(vcpu, pmu, Lvtpc::new(lvtpc))
     }
 
-    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) -> bool {
+    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, completed: bool) -> bool {
         match V::put(vcpu, pmu) {
             Overflow::None => {}
             Overflow::New => {
@@ -363,6 +353,11 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
                 vcpu.wait_for_pmi(true);
             }
             Overflow::Unclear => vcpu.wait_for_pmi(false),
+        }
+        // In a fastpath KVM completes nothing else, and nothing of other privilege levels.
+        let uncounted = completed && V::COUNTS_ENTRIES;
+        if uncounted && pmu.retire(Retired::INSTRUCTION, || false) {
+            vcpu.request_pmi();
         }
         pmu.rest.is()
     }

@@ -71,13 +71,17 @@ impl<V: Vendor> GuestPmu<V> {
         &self.counters.model
     }
 
-    /// Could this PMU count instructions, so that KVM must complete none behind our back?
+    /// May KVM complete an instruction and enter the guest again without taking its state out of
+    /// hardware?
     ///
-    /// So it is if entering the guest counts, for then it must not be entered twice either. The
-    /// global control is left out: where the guest writes it freely, nobody learns of it.
-    pub(crate) fn counts_instructions(&self) -> bool {
+    /// Where the entry counts it has to count as what was completed. The global control is left out:
+    /// where the guest writes it freely, nobody learns of it.
+    pub(crate) fn completes_in_place(&self) -> bool {
         let instructions = self.counters.emulated.instructions();
-        !instructions.is_empty() || self.units.counts_entries()
+        match self.units.entries() {
+            Some(entries) => entries == instructions,
+            None => true,
+        }
     }
 
     /// Can anything count, in L1 or in L2, until the guest writes a register?

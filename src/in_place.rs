@@ -7,8 +7,8 @@
 //! without a part in the PMU, and writes of selectors. Whatever else may come of a write, be it a
 //! fault or an interrupt, is left to when the state is in memory.
 //!
-//! It isn't for processors on which the entry itself counts: there what KVM has completed and the
-//! entry that follows would have to be one sum.
+//! Where the entry itself counts, as VMRUN does, it counts what was completed before, if the same
+//! counters count both ([`GuestPmu::completes_in_place`]): there is nothing to be done.
 
 use crate::{
     counter::CounterSet,
@@ -25,7 +25,7 @@ use crate::{
 /// Hardware on which nothing counts between VM-exit and VM-entry, nor by the entry.
 pub(crate) trait InPlaceHw: Hw {
     /// The guest's global control as of the last VM-exit.
-    fn global_ctrl(&self) -> u64;
+    fn exit_global_ctrl(&self) -> u64;
 }
 
 /// The guest has exited to write `data` to `register`. Writes it, and has hardware follow, if that
@@ -112,7 +112,7 @@ where
 fn read_global_ctrl<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &impl InPlaceHw) {
     let counters = &mut pmu.counters;
     if counters.model.passthrough.global_ctrl {
-        counters.global_ctrl = hw.global_ctrl() & counters.model.global_ctrl_valid;
+        counters.global_ctrl = hw.exit_global_ctrl() & counters.model.global_ctrl_valid;
     }
 }
 
@@ -126,7 +126,7 @@ fn may_owe_pmi<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw, counters: CounterSet)
     let new = hw.status() & !pmu.counters.global_status;
     let model = &pmu.counters.model;
     new & interrupting.bits() != 0
-        || interrupting.iter().any(|counter| {
-            model.width(counter).to_guest(hw.counter(counter)) < JUST_OVERFLOWED
-        })
+        || interrupting
+            .iter()
+            .any(|counter| model.width(counter).to_guest(hw.counter(counter)) < JUST_OVERFLOWED)
 }

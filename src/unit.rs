@@ -70,9 +70,8 @@ pub(crate) trait Unit: Default {
     /// Can the unit count by itself, until the guest writes a register? Then the PMU can't rest.
     fn can_count(&self, counters: &Counters) -> bool;
 
-    /// Does it matter how often the guest is entered? Then KVM must complete no instruction behind
-    /// our back, after which it enters again.
-    fn counts_entries(&self) -> bool;
+    /// Counters that count each entry of the guest, `None` where an entry is not counted.
+    fn entries(&self) -> Option<CounterSet>;
 }
 
 /// A unit's part in the world switch ([`crate::switch`]), on hardware that has it.
@@ -153,8 +152,8 @@ impl Unit for () {
         false
     }
 
-    fn counts_entries(&self) -> bool {
-        false
+    fn entries(&self) -> Option<CounterSet> {
+        None
     }
 }
 
@@ -235,8 +234,8 @@ impl<A: Unit, B: Unit> Unit for (A, B) {
         self.0.can_count(counters) || self.1.can_count(counters)
     }
 
-    fn counts_entries(&self) -> bool {
-        self.0.counts_entries() || self.1.counts_entries()
+    fn entries(&self) -> Option<CounterSet> {
+        self.0.entries().or(self.1.entries())
     }
 }
 

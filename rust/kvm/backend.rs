@@ -105,6 +105,7 @@ pub(crate) trait Backend: Sized + 'static {
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
 
     /// The vCPU has left the guest and is about to give back the PMU. Interrupts are off. Returns
-    /// whether its state has changed by that: the PMU is at rest.
-    fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData) -> bool;
+    /// whether its state has changed by that: the PMU is at rest. If `completed` the last that
+    /// happened was [`Backend::retired_in_place`], with no entry after it.
+    fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, completed: bool) -> bool;
 }

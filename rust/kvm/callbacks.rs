@@ -327,7 +327,9 @@ impl<T: Backend> Callbacks<T> {
     ) -> c_int {
         // SAFETY: The callback's own vCPU, which is held by C5.
         let (held, private) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
-        let Private { in_hardware, data, .. } = private;
+        let Private {
+            in_hardware, data, ..
+        } = private;
         let msr = Msr::new(msr);
         if *in_hardware {
             // SAFETY: It is in hardware, and this the callback's own vCPU.
@@ -377,13 +379,17 @@ impl<T: Backend> Callbacks<T> {
     unsafe extern "C" fn retired(vcpu: *mut bindings::kvm_vcpu, what: u32) {
         // SAFETY: The callback's own vCPU, which is held and loaded by C5.
         let (loaded, private) = unsafe { (Self::loaded(vcpu), Self::private(vcpu)) };
-        let Private { in_hardware, data, .. } = private;
+        let Private {
+            in_hardware, data, ..
+        } = private;
         let at_cpl0 = what & bindings::kvm_vpmu_retired_KVM_VPMU_RETIRED_AT_CPL0 != 0;
         let what = retired(what);
         if *in_hardware {
             // SAFETY: It is in hardware, and this the callback's own vCPU.
             unsafe {
-                Self::as_owner(vcpu, |owner| T::retired_in_place(owner, data, what, at_cpl0));
+                Self::as_owner(vcpu, |owner| {
+                    T::retired_in_place(owner, data, what, at_cpl0)
+                });
             }
         } else {
             T::retired(&loaded, data, what, at_cpl0);
@@ -429,7 +435,9 @@ impl<T: Backend> Callbacks<T> {
         // SAFETY: The vCPU is valid by C1 and held by C5.
         let lvtpc = unsafe { bindings::kvm_vpmu_guest_lvtpc(vcpu) };
         // SAFETY: The callback's own vCPU.
-        let Private { in_hardware, data, .. } = unsafe { Self::private(vcpu) };
+        let Private {
+            in_hardware, data, ..
+        } = unsafe { Self::private(vcpu) };
         *in_hardware = true;
 
         // Ownership first: from here on nothing counts until VM-entry.
@@ -448,7 +456,7 @@ impl<T: Backend> Callbacks<T> {
     ///
     /// Called by KVM only, once after each `load()`, on the same processor and with interrupts off
     /// since then.
-    unsafe extern "C" fn put(vcpu: *mut bindings::kvm_vcpu) {
+    unsafe extern "C" fn put(vcpu: *mut bindings::kvm_vcpu, completed: bool) {
         // SAFETY: They are by C5, and stay so until `put()` has ended.
         let irqs_off = unsafe { IrqsOff::assume() };
         // SAFETY: By C5 `load()` came before, on this processor, and has kept the context. As
@@ -458,9 +466,11 @@ impl<T: Backend> Callbacks<T> {
         // `load()`.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
         // SAFETY: The callback's own vCPU.
-        let Private { in_hardware, data, .. } = unsafe { Self::private(vcpu) };
+        let Private {
+            in_hardware, data, ..
+        } = unsafe { Self::private(vcpu) };
         *in_hardware = false;
-        let rests = T::put(&owner, data);
+        let rests = T::put(&owner, data, completed);
         // Ownership goes back to perf last.
         drop(context);
         if rests {

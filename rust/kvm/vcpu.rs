@@ -20,8 +20,7 @@ pub(crate) enum State {
     AtRest,
     /// Hardware is needed.
     Awake,
-    /// The same, and a counter of the guest may be counting instructions: KVM must not complete any
-    /// in its exit fastpath.
+    /// The same, and KVM must not complete instructions in its exit fastpath.
     NoFastpath,
 }
 

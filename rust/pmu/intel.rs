@@ -97,7 +97,7 @@ impl Hw for IntelPmu<'_> {
 }
 
 impl InPlaceHw for IntelPmu<'_> {
-    fn global_ctrl(&self) -> u64 {
+    fn exit_global_ctrl(&self) -> u64 {
         self.0.read_guest_global_ctrl()
     }
 }

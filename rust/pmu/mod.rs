@@ -29,8 +29,8 @@ use core::arch::asm;
 
 /// An instruction that accesses a register by ECX, and by EDX:EAX.
 ///
-/// Where it faults the kernel goes on behind it: `$type` says as what. The kernel's own accesses are
-/// calls, which cost as much as the access where there are dozens.
+/// Where it faults the kernel goes on behind it, as `$type` says. What the kernel offers is calls,
+/// which are most of the cost where there are dozens.
 macro_rules! access {
     ($instruction:literal, $type:literal, $($operands:tt)*) => {
         asm!(

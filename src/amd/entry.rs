@@ -105,8 +105,8 @@ impl Unit for Entry {
         false
     }
 
-    fn counts_entries(&self) -> bool {
-        !self.counting.is_empty()
+    fn entries(&self) -> Option<CounterSet> {
+        Some(self.counting)
     }
 }
 

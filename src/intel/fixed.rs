@@ -129,8 +129,8 @@ impl Unit for FixedControl {
         false
     }
 
-    fn counts_entries(&self) -> bool {
-        false
+    fn entries(&self) -> Option<CounterSet> {
+        None
     }
 }
 

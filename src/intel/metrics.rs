@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     caps::HostPmu,
-    counter::Counter,
+    counter::{Counter, CounterSet},
     counters::Counters,
     filter::EventFilter,
     intercepts::Access,
@@ -162,8 +162,8 @@ impl Unit for Metrics {
         enabled && self.reach == Reach::Own && counters.switched_on.contains(SLOTS)
     }
 
-    fn counts_entries(&self) -> bool {
-        false
+    fn entries(&self) -> Option<CounterSet> {
+        None
     }
 }
 

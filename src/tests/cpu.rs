@@ -88,6 +88,14 @@ pub(super) trait Cpu: Hw + Sized {
     /// The guest is entered: its counters are on.
     fn vm_entry(&mut self);
 
+    /// The same, right after an instruction was completed in place.
+    fn vm_reentry(&mut self) {
+        self.vm_entry();
+    }
+
+    /// Does the entry count that instruction?
+    const COUNTS_ENTRIES: bool = false;
+
     /// The guest is left: its counters are off.
     fn vm_exit(&mut self);
 

@@ -493,7 +493,7 @@ impl Hw for Machine {
 }
 
 impl InPlaceHw for Machine {
-    fn global_ctrl(&self) -> u64 {
+    fn exit_global_ctrl(&self) -> u64 {
         self.vmcs_global_ctrl
     }
 }

@@ -153,6 +153,8 @@ pub(super) struct Vmm<C: Cpu> {
     outside: bool,
     /// What the hypervisor can do in place it does there the next time.
     fast: bool,
+    /// How often it has.
+    in_place: u32,
 }
 
 impl<C: Cpu> Vmm<C> {
@@ -183,6 +185,7 @@ impl<C: Cpu> Vmm<C> {
             exits: 0,
             outside: false,
             fast: true,
+            in_place: 0,
         };
         vmm.enter();
         vmm
@@ -268,27 +271,35 @@ impl<C: Cpu> Vmm<C> {
     /// The next exit of that kind is handled in place, if it can be.
     pub(super) fn be_fast(&mut self) {
         self.fast = false;
+        self.in_place = 0;
     }
 
-    /// An exit for something that is done every other time in place, if it can be. Returns whether
-    /// it is; if not, an exit follows.
+    /// An exit for something that is done every other time in place, if it can be: `what` tells
+    /// whether it was, and whether a PMI is owed. If it was not, an exit follows.
     fn in_place(&mut self, what: impl FnOnce(&mut GuestPmu<C::V>, &mut C) -> Option<bool>) -> bool {
         self.fast = !self.fast;
-        if !self.loaded || !self.fast {
+        if !self.loaded || !self.fast || !self.pmu.completes_in_place() {
             return false;
         }
         let cpu = &mut self.cpus[self.cpu];
         cpu.vm_exit();
-        match what(&mut self.pmu, cpu) {
-            Some(false) => cpu.vm_entry(),
-            Some(true) => {
-                self.outside = true;
-                self.exit(|vmm| vmm.pmi_requested = true);
-            }
-            None => {
-                self.outside = true;
-                return false;
-            }
+        let Some(owed) = what(&mut self.pmu, cpu) else {
+            self.outside = true;
+            return false;
+        };
+        self.in_place += 1;
+        // Now and then something else keeps the hypervisor from entering the guest at once.
+        if owed || self.in_place % 2 == 0 {
+            self.outside = true;
+            self.exit(|vmm| {
+                let uncounted = C::COUNTS_ENTRIES && vmm.pmu.retire(Retired::INSTRUCTION, || false);
+                vmm.pmi_requested |= owed || uncounted;
+            });
+            return true;
+        }
+        cpu.vm_reentry();
+        if cpu.lapic().pmis > 0 {
+            self.exit(|_| {});
         }
         true
     }
