@@ -20,6 +20,7 @@
 
 #define ROUNDS		10
 #define NR_PMIS		5
+#define NR_SELECTORS	64
 
 DEFINE_PAYLOAD(long_loop,
 	"mov $4000, %%ecx\n\t"
@@ -76,6 +77,22 @@ static void guest_select(void)
 		wrmsr(vpmu_msr_selector(2), vpmu_event_insns());
 		guest_fixed_select(FIXED_PMC_CTRL(0, FIXED_PMC_KERNEL) |
 				   FIXED_PMC_CTRL(1, FIXED_PMC_KERNEL));
+	}
+}
+
+/* Selectors, while counter 0 counts instructions. */
+static void guest_select_often(void)
+{
+	uint64_t i;
+
+	guest_pmu_clear();
+	wrmsr(vpmu_msr_selector(0), VPMU_SEL_OS(vpmu_event_insns()));
+	wrmsr(vpmu_msr_global_ctrl(), BIT_ULL(0) | BIT_ULL(1));
+	for (;;) {
+		GUEST_SYNC(0);
+		for (i = 0; i < NR_SELECTORS; i++)
+			wrmsr(vpmu_msr_selector(1),
+			      VPMU_SEL_OS(i % 2 ? vpmu_event_branches() : vpmu_event_cycles()));
 	}
 }
 
@@ -184,6 +201,60 @@ TEST(writes_elided)
 	test_turns(3, 0, 3);
 	test_turns(1, 5, 4);
 	test_turns(5, 5, 0);
+}
+
+/*
+ * Where VM-entry doesn't count, KVM's fastpath has them written. But for the host's
+ * timer there is nothing to leave it for.
+ */
+TEST(selectors_in_fastpath)
+{
+	struct figures before, after;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	VPMU_REQUIRE_MEDIATED();
+	if (!host_cpu_is_intel)
+		SKIP(return, "needs a processor whose VM-entry doesn't count");
+	vm = create(&vcpu, guest_select_often, 0);
+	run(vcpu);
+	before = figures_of(vcpu);
+	run(vcpu);
+	after = since(vcpu, &before);
+	TEST_ASSERT(after.loads < NR_SELECTORS / 4, "%lu loads for %d selectors", after.loads,
+		    NR_SELECTORS);
+	kvm_vm_free(vm);
+}
+
+/* A filter of userspace's comes before any path. */
+TEST(selectors_of_msr_filter)
+{
+	uint8_t bitmap[1] = { 0 };
+	struct kvm_msr_filter filter = {
+		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
+		.ranges[0] = {
+			.flags = KVM_MSR_FILTER_WRITE,
+			.base = vpmu_msr_selector(1),
+			.nmsrs = 1,
+			.bitmap = bitmap,
+		},
+	};
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int i;
+
+	VPMU_REQUIRE_MEDIATED();
+	vm = create(&vcpu, guest_select_often, 0);
+	run(vcpu);
+	vm_enable_cap(vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER);
+	vm_ioctl(vm, KVM_X86_SET_MSR_FILTER, &filter);
+	for (i = 0; i < ROUNDS; i++) {
+		vcpu_run(vcpu);
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_X86_WRMSR);
+		TEST_ASSERT_EQ(vcpu->run->msr.index, vpmu_msr_selector(1));
+		vcpu->run->msr.error = 0;
+	}
+	kvm_vm_free(vm);
 }
 
 static void test_pmis(uint32_t lvtpc, uint64_t expected)
