@@ -6,7 +6,7 @@ use crate::{
     amd::Amd,
     caps::{self, HostPmu, HostVendor, PmuCaps, Unoffered},
     guest::GuestPmu,
-    in_place,
+    in_place::{self, Written},
     intel::Intel,
     model::Mode,
     msr::Msr,
@@ -136,7 +136,7 @@ pub(crate) trait Platform: Vendor {
         pmu: &mut GuestPmu<Self>,
         register: Register,
         data: u64,
-    ) -> bool;
+    ) -> Written;
 
     /// See [`in_place::retire`].
     fn retire_in_place(
@@ -170,7 +170,7 @@ impl Platform for Intel {
         pmu: &mut GuestPmu<Self>,
         register: Register,
         data: u64,
-    ) -> bool {
+    ) -> Written {
         in_place::write(pmu, &mut IntelPmu::new(vcpu), register, data, vcpu.filter())
     }
 
@@ -208,8 +208,8 @@ impl Platform for Amd {
         _pmu: &mut GuestPmu<Self>,
         _register: Register,
         _data: u64,
-    ) -> bool {
-        false
+    ) -> Written {
+        Written::No
     }
 
     /// The entry does.
@@ -313,8 +313,15 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     }
 
     fn set_msr_in_place(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, msr: Msr, value: u64) -> bool {
-        let register = pmu.register(msr);
-        register.is_some_and(|register| V::write_in_place(vcpu, pmu, register, value))
+        let Some(register) = pmu.register(msr) else {
+            return false;
+        };
+        let written = V::write_in_place(vcpu, pmu, register, value);
+        if written == Written::Leave {
+            // By a request, which KVM looks for before it enters the guest again.
+            vcpu.request_intercepts();
+        }
+        written != Written::No
     }
 
     fn retired_in_place(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, what: Retired, at_cpl0: bool) {

@@ -12,7 +12,7 @@
 //! The first two are a vendor's matter. [`Counter`] is the number free of these encodings,
 //! [`CounterSet`] the third of them.
 
-use core::ops::{BitAnd, BitOr, BitOrAssign, Not};
+use core::ops::{BitAnd, BitOr, BitOrAssign, BitXor, Not};
 
 /// General-purpose counters that a guest can have: as many as KVM has MSR indices for.
 pub(crate) const MAX_GP: usize = 8;
@@ -204,6 +204,14 @@ impl BitOr for CounterSet {
 
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+impl BitXor for CounterSet {
+    type Output = Self;
+
+    fn bitxor(self, other: Self) -> Self {
+        Self(self.0 ^ other.0)
     }
 }
 

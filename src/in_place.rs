@@ -18,7 +18,7 @@ use crate::{
     register::{Initiator, Register},
     retired::Retired,
     switch::{Hw, JUST_OVERFLOWED},
-    unit::SwitchUnit,
+    unit::{Selects, SwitchUnit},
     vendor::Vendor,
 };
 
@@ -28,8 +28,20 @@ pub(crate) trait InPlaceHw: Hw {
     fn exit_global_ctrl(&self) -> u64;
 }
 
+/// What became of a write.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It can't be done in place: nothing has changed.
+    No,
+    /// The guest can be entered again.
+    Yes,
+    /// The state has to leave the hardware before the guest is entered again.
+    Leave,
+}
+
 /// The guest has exited to write `data` to `register`. Writes it, and has hardware follow, if that
-/// can be done in place; else nothing has changed.
+/// can be done in place.
 ///
 /// The WRMSR remains to be counted, by [`retire`].
 pub(crate) fn write<V, H>(
@@ -38,29 +50,30 @@ pub(crate) fn write<V, H>(
     register: Register,
     data: u64,
     filter: &impl EventFilter,
-) -> bool
+) -> Written
 where
     V: Vendor,
     V::Units: SwitchUnit<H>,
     H: InPlaceHw,
 {
     let Some(selects) = pmu.selects(register, data) else {
-        return false;
+        return Written::No;
     };
     // LVTPC is the guest's only if something could interrupt when its state was loaded.
     let needs_lvtpc = selects.interrupts && !pmu.can_interrupt();
     let free = pmu.counters.passthrough();
-    if !free.global_ctrl || needs_lvtpc || may_owe_pmi(pmu, hw, selects.counters) {
-        return false;
+    if !free.global_ctrl || needs_lvtpc || confuses_pmis(pmu, hw, selects) {
+        return Written::No;
     }
     read_global_ctrl(pmu, hw);
     let active = pmu.counters.active;
     let written = pmu.write(register, data, Initiator::Guest, filter);
     if written.is_err() {
-        return false;
+        return Written::No;
     }
     let counters = &mut pmu.counters;
-    counters.stopped |= active & !counters.active;
+    let changed = active ^ counters.active;
+    counters.stopped |= active & changed;
     for counter in (selects.counters & CounterSet::ALL_GP).iter() {
         let active = counters.active.contains(counter);
         let selector = active.then(|| counters.hw_selector(counter));
@@ -69,7 +82,13 @@ where
     if let Register::Unit(_) = register {
         pmu.units.reload(hw);
     }
-    true
+    // The event filter may have become another one, of which KVM has not told yet: then more has
+    // changed by it than the guest has written.
+    if (changed & !selects.counters).is_empty() {
+        Written::Yes
+    } else {
+        Written::Leave
+    }
 }
 
 /// KVM has completed an instruction and is about to enter the guest again: counts it as `what`.
@@ -88,6 +107,7 @@ where
     H: InPlaceHw,
 {
     if !pmu.may_count(what) {
+        pmu.wrmsr = None;
         return false;
     }
     read_global_ctrl(pmu, hw);
@@ -116,16 +136,19 @@ fn read_global_ctrl<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &impl InPlaceHw) {
     }
 }
 
-/// May one of `counters` have overflowed with an interrupt that has not come yet? What is known of
-/// that is told when the state is put, by the counters that interrupt then.
-fn may_owe_pmi<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw, counters: CounterSet) -> bool {
-    let interrupting = counters & pmu.counters.interrupting;
-    if interrupting.is_empty() {
+/// Would a PMI be lost by what `selects` does, or one be told that there is none?
+///
+/// What is known of overflows is told when the state is put, by the counters that interrupt then. A
+/// counter that interrupts now must not have overflowed just before, for its PMI may not have come
+/// yet; and one that will must not have overflowed before it did.
+fn confuses_pmis<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw, selects: Selects) -> bool {
+    let interrupting = selects.counters & pmu.counters.interrupting;
+    if interrupting.is_empty() && !selects.interrupts {
         return false;
     }
     let new = hw.status() & !pmu.counters.global_status;
     let model = &pmu.counters.model;
-    new & interrupting.bits() != 0
+    new & selects.counters.bits() != 0
         || interrupting
             .iter()
             .any(|counter| model.width(counter).to_guest(hw.counter(counter)) < JUST_OVERFLOWED)

@@ -7,6 +7,7 @@ use crate::{
     caps::HostPmu,
     counter::CounterSet,
     guest::GuestPmu,
+    in_place::Written,
     model::GuestConfig,
     register::Register,
     switch::{Claim, Hw},
@@ -112,8 +113,8 @@ pub(super) trait Cpu: Hw + Sized {
         _register: Register,
         _value: u64,
         _filter: &Deny,
-    ) -> bool {
-        false
+    ) -> Written {
+        Written::No
     }
 
     /// Counts an instruction in place, if it can. Is the guest owed a PMI?

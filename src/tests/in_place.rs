@@ -76,6 +76,19 @@ fn a_pmi_on_its_way_is_not_lost_by_a_selector() {
 }
 
 #[test]
+fn an_overflow_that_did_not_interrupt_is_no_pmi_by_the_selector_that_follows() {
+    let mut guest = guest_about_to_overflow(COUNTS);
+    guest.run(false, false);
+    let interrupts = |guest: &mut Vmm<Machine>| guest.wrmsr(0x186, INTERRUPTS).unwrap();
+    assert!(!is_in_place(&mut guest, interrupts));
+    guest.exit(|_| {});
+    assert_eq!(guest.pmis, 0);
+    assert_eq!(guest.rdmsr(0x38e), Some(1));
+    guest.wrmsr(0x4c1, 1 << 40).unwrap();
+    assert!(is_in_place(&mut guest, interrupts));
+}
+
+#[test]
 fn an_overflow_is_not_lost_by_the_selector_that_follows() {
     let mut guest = guest_about_to_overflow(COUNTS);
     guest.wrmsr(0x187, 0).unwrap();
@@ -136,4 +149,26 @@ fn slots_with_hidden_metrics_are_left_to_the_exit() {
     assert!(is_in_place(&mut guest, instructions_off));
     let fixed_ctrl = guest.cpu().rdmsr(0x38d);
     assert_eq!(fixed_ctrl, Some(0));
+}
+
+/// What the guest has written before counts by it as well, and may interrupt.
+#[test]
+fn a_filter_that_is_not_told_yet_is_seen_to_before_the_guest_is_entered() {
+    let denied = Deny {
+        event: None,
+        fixed: 1 << 1,
+    };
+    let mut guest = Vmm::<Machine>::new(&FULL, denied);
+    guest.set_lvtpc(false);
+    guest.wrmsr(0x186, COUNTS).unwrap();
+    guest.wrmsr(0x38d, 0xb0).unwrap();
+    guest.wrmsr(0x38f, (3 << 32) | 1).unwrap();
+    guest.wrmsr(0x30a, (1 << 48) - 1).unwrap();
+    guest.set_filter_untold(Deny::NOTHING);
+    assert!(!is_in_place(&mut guest, |guest| guest
+        .wrmsr(0x38d, 0xb2)
+        .unwrap()));
+    // Its LVTPC is in hardware by now, or an interrupt would be the host's.
+    assert_eq!(guest.rdmsr(0x38d), Some(0xb2));
+    guest.run(false, false);
 }

@@ -11,7 +11,7 @@ use crate::{
     counter::{Counter, Kind},
     filter::EventFilter,
     guest::GuestPmu,
-    in_place::{self, InPlaceHw},
+    in_place::{self, InPlaceHw, Written},
     intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl, Intel},
     msr::{EventSelector, Msr},
     register::Register,
@@ -350,7 +350,7 @@ impl Cpu for Machine {
         register: Register,
         value: u64,
         filter: &Deny,
-    ) -> bool {
+    ) -> Written {
         in_place::write(pmu, self, register, value, filter)
     }
 

@@ -8,6 +8,7 @@ use crate::{
     counter::Width,
     filter::EventFilter,
     guest::GuestPmu,
+    in_place::Written,
     intercepts::Access,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
@@ -125,6 +126,17 @@ pub(super) fn host_without_metrics() -> HostPmu {
 /// How often a guest that measures nothing is left before its PMU goes to rest: rarely enough that
 /// programs meet idle PMUs in hardware, and often enough that they meet them at rest.
 const IMPATIENCE: u32 = 3;
+
+/// What follows what was done in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The guest is entered, if nothing else keeps the hypervisor from it.
+    Enter,
+    /// Its state leaves the hardware before.
+    Leave,
+    /// The same, and it gets a PMI.
+    Pmi,
+}
 
 pub(super) struct Vmm<C: Cpu> {
     host: HostPmu,
@@ -275,25 +287,25 @@ impl<C: Cpu> Vmm<C> {
     }
 
     /// An exit for something that is done every other time in place, if it can be: `what` tells
-    /// whether it was, and whether a PMI is owed. If it was not, an exit follows.
-    fn in_place(&mut self, what: impl FnOnce(&mut GuestPmu<C::V>, &mut C) -> Option<bool>) -> bool {
+    /// whether it was, and what is next. If it was not, an exit follows.
+    fn in_place(&mut self, what: impl FnOnce(&mut GuestPmu<C::V>, &mut C) -> Option<Next>) -> bool {
         self.fast = !self.fast;
         if !self.loaded || !self.fast || !self.pmu.completes_in_place() {
             return false;
         }
         let cpu = &mut self.cpus[self.cpu];
         cpu.vm_exit();
-        let Some(owed) = what(&mut self.pmu, cpu) else {
+        let Some(next) = what(&mut self.pmu, cpu) else {
             self.outside = true;
             return false;
         };
         self.in_place += 1;
         // Now and then something else keeps the hypervisor from entering the guest at once.
-        if owed || self.in_place % 2 == 0 {
+        if next != Next::Enter || self.in_place % 2 == 0 {
             self.outside = true;
             self.exit(|vmm| {
                 let uncounted = C::COUNTS_ENTRIES && vmm.pmu.retire(Retired::INSTRUCTION, || false);
-                vmm.pmi_requested |= owed || uncounted;
+                vmm.pmi_requested |= next == Next::Pmi || uncounted;
             });
             return true;
         }
@@ -372,10 +384,14 @@ impl<C: Cpu> Vmm<C> {
         }
         let (register, filter) = (self.pmu.register(Msr::new(msr)), self.filter);
         let written_in_place = self.in_place(|pmu, cpu| {
-            let done = cpu.write_in_place(pmu, register?, value, &filter);
+            let written = cpu.write_in_place(pmu, register?, value, &filter);
             // WRMSR itself does not count here, nor does it on the bare machine.
             pmu.wrmsr = None;
-            done.then_some(false)
+            match written {
+                Written::No => None,
+                Written::Yes => Some(Next::Enter),
+                Written::Leave => Some(Next::Leave),
+            }
         });
         if written_in_place {
             return Some(());
@@ -449,7 +465,11 @@ impl<C: Cpu> Vmm<C> {
     /// The guest's instruction exits, and is completed by the hypervisor.
     pub(super) fn emulate(&mut self, user: bool, branch: bool) {
         self.set_user(user);
-        if !branch && self.in_place(|pmu, cpu| cpu.retire_in_place(pmu, user)) {
+        let retire = |pmu: &mut GuestPmu<C::V>, cpu: &mut C| {
+            let owed = cpu.retire_in_place(pmu, user)?;
+            Some(if owed { Next::Pmi } else { Next::Enter })
+        };
+        if !branch && self.in_place(retire) {
             return;
         }
         self.exit(|vmm| {
@@ -464,6 +484,11 @@ impl<C: Cpu> Vmm<C> {
     /// The guest writes its LVTPC.
     pub(super) fn set_lvtpc(&mut self, masked: bool) {
         self.exit(|vmm| vmm.lvtpc_masked = masked);
+    }
+
+    /// User space changes the event filter, and the hypervisor does not know it yet.
+    pub(super) fn set_filter_untold(&mut self, filter: Deny) {
+        self.filter = filter;
     }
 
     /// User space changes the event filter.
