@@ -127,9 +127,6 @@ pub(crate) trait Platform: Vendor {
     /// See [`switch::put`].
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow;
 
-    /// Does entering the guest count? Then it counts what KVM has completed in place before.
-    const COUNTS_ENTRIES: bool;
-
     /// See [`in_place::write`].
     fn write_in_place(
         vcpu: &OwnerVcpu<'_>,
@@ -162,8 +159,6 @@ impl Platform for Intel {
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow {
         switch::put(pmu, &mut IntelPmu::new(vcpu))
     }
-
-    const COUNTS_ENTRIES: bool = false;
 
     fn write_in_place(
         vcpu: &OwnerVcpu<'_>,
@@ -199,8 +194,6 @@ impl Platform for Amd {
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow {
         switch::put(pmu, &mut AmdPmu::new(vcpu))
     }
-
-    const COUNTS_ENTRIES: bool = true;
 
     /// The entry would count by the new selectors.
     fn write_in_place(
@@ -361,9 +354,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
             }
             Overflow::Unclear => vcpu.wait_for_pmi(false),
         }
-        // In a fastpath KVM completes nothing else, and nothing of other privilege levels.
-        let uncounted = completed && V::COUNTS_ENTRIES;
-        if uncounted && pmu.retire(Retired::INSTRUCTION, || false) {
+        if completed && in_place::end_without_entry(pmu) {
             vcpu.request_pmi();
         }
         pmu.rest.is()

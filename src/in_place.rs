@@ -18,7 +18,7 @@ use crate::{
     register::{Initiator, Register},
     retired::Retired,
     switch::{Hw, JUST_OVERFLOWED},
-    unit::{Selects, SwitchUnit},
+    unit::{Selects, SwitchUnit, Unit},
     vendor::Vendor,
 };
 
@@ -126,6 +126,16 @@ where
         counters.global_status |= overflowed.bits();
     }
     !(overflowed & counting.interrupting).is_empty()
+}
+
+/// KVM has completed an instruction in place, did not enter the guest after it, and has put its
+/// state: counts what the entry would have. Returns whether the guest is owed a PMI.
+///
+/// In place KVM completes nothing but instructions at CPL 0.
+#[must_use]
+pub(crate) fn end_without_entry<V: Vendor>(pmu: &mut GuestPmu<V>) -> bool {
+    let counts_entries = pmu.units.entries().is_some();
+    counts_entries && pmu.retire(Retired::INSTRUCTION, || false)
 }
 
 /// Where the guest writes the global control without an exit, hardware knows it.

@@ -360,8 +360,6 @@ impl Cpu for Machine {
         (!user).then_some(false)
     }
 
-    const COUNTS_ENTRIES: bool = true;
-
     fn vm_exit(&mut self) {
         self.in_guest = false;
         self.happens(FAR_TRANSFER);

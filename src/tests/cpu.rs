@@ -94,9 +94,6 @@ pub(super) trait Cpu: Hw + Sized {
         self.vm_entry();
     }
 
-    /// Does the entry count that instruction?
-    const COUNTS_ENTRIES: bool = false;
-
     /// The guest is left: its counters are off.
     fn vm_exit(&mut self);
 

@@ -8,7 +8,7 @@ use crate::{
     counter::Width,
     filter::EventFilter,
     guest::GuestPmu,
-    in_place::Written,
+    in_place::{self, Written},
     intercepts::Access,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
@@ -304,8 +304,8 @@ impl<C: Cpu> Vmm<C> {
         if next != Next::Enter || self.in_place % 2 == 0 {
             self.outside = true;
             self.exit(|vmm| {
-                let uncounted = C::COUNTS_ENTRIES && vmm.pmu.retire(Retired::INSTRUCTION, || false);
-                vmm.pmi_requested |= next == Next::Pmi || uncounted;
+                vmm.pmi_requested |= next == Next::Pmi;
+                vmm.pmi_requested |= in_place::end_without_entry(&mut vmm.pmu);
             });
             return true;
         }
