@@ -130,6 +130,14 @@ void lend_lockup(struct lend *lend, uint64_t nsecs)
 		    strerror(errno));
 }
 
+unsigned int lend_nmis(struct lend *lend, int cpu, unsigned int nr)
+{
+	struct lend_nmis nmis = { .cpu = cpu, .nr = nr };
+
+	TEST_ASSERT(!ioctl(lend->fd, LEND_NMIS, &nmis), "LEND_NMIS failed: %s", strerror(errno));
+	return nmis.nr_unknown;
+}
+
 static void fail_start(struct lend *lend, const char *symbol, struct lend_fail fail)
 {
 	snprintf(fail.symbol, sizeof(fail.symbol), "%s", symbol);

@@ -174,17 +174,21 @@ static void send_to_self(u32 icr)
 		writel(APIC_DEST_SELF | icr, (void __iomem *)(APIC_BASE + APIC_ICR));
 }
 
-/* The shorthand "self" knows no NMI. */
-static void send_nmi_to_self(void)
+/* To the CPU whose APIC_ID reads @id. Interrupts are off. */
+static void send_nmi(u32 id)
 {
-	u32 id = read_apic(APIC_ID);
-
 	if (apic_base() & X2APIC_ENABLE) {
 		wrmsrq(APIC_BASE_MSR + (APIC_ICR >> 4), (u64)id << 32 | APIC_DM_NMI);
 		return;
 	}
 	writel(id, (void __iomem *)(APIC_BASE + APIC_ICR2));
 	writel(APIC_DM_NMI, (void __iomem *)(APIC_BASE + APIC_ICR));
+}
+
+/* The shorthand "self" knows no NMI. */
+static void send_nmi_to_self(void)
+{
+	send_nmi(read_apic(APIC_ID));
 }
 
 static u64 read_msr(u32 msr)
@@ -423,6 +427,51 @@ static long lend_lockup(void __user *arg)
 		spin(1000);
 	local_irq_restore(flags);
 	return 0;
+}
+
+static void tell_apic_id(void *id)
+{
+	*(u32 *)id = read_apic(APIC_ID);
+}
+
+/* True if it was unknown, to all but us. Two that come at once would be one. */
+static bool nmi_is_unknown(int cpu, u32 id)
+{
+	u32 *nr = per_cpu_ptr(&nr_unknown_nmis, cpu), before = READ_ONCE(*nr);
+	unsigned long flags;
+	int i;
+
+	local_irq_save(flags);
+	send_nmi(id);
+	local_irq_restore(flags);
+	for (i = 0; i < 100 && READ_ONCE(*nr) == before; i++)
+		udelay(10);
+	return READ_ONCE(*nr) != before;
+}
+
+static long lend_nmis(void __user *arg)
+{
+	struct lend_nmis nmis;
+	u32 i, id;
+	int r;
+
+	if (copy_from_user(&nmis, arg, sizeof(nmis)))
+		return -EFAULT;
+	if (nmis.cpu < 0 || nmis.cpu >= nr_cpu_ids || nmis.nr > LEND_MAX_NMIS)
+		return -EINVAL;
+
+	r = smp_call_function_single(nmis.cpu, tell_apic_id, &id, true);
+	if (r)
+		return r;
+
+	nmis.nr_unknown = 0;
+	per_cpu(late_nmi_sent, nmis.cpu) = true;
+	for (i = 0; i < nmis.nr && !signal_pending(current); i++) {
+		nmis.nr_unknown += nmi_is_unknown(nmis.cpu, id);
+		cond_resched();
+	}
+	per_cpu(late_nmi_sent, nmis.cpu) = false;
+	return copy_to_user(arg, &nmis, sizeof(nmis)) ? -EFAULT : 0;
 }
 
 /*
@@ -990,6 +1039,8 @@ static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __u
 		return lsm_start(file);
 	case LEND_LSM_READ:
 		return lsm_read(file, arg);
+	case LEND_NMIS:
+		return lend_nmis(arg);
 	default:
 		return -ENOTTY;
 	}

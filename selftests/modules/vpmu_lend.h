@@ -153,6 +153,20 @@ struct lend_lsm {
 	__u64 freed;
 };
 
+#define LEND_MAX_NMIS	10000
+
+/**
+ * struct lend_nmis - LEND_NMIS: send a CPU NMIs, one after the other
+ * @cpu: the CPU
+ * @nr: how many, LEND_MAX_NMIS at most
+ * @nr_unknown: of these, those that nobody has claimed
+ */
+struct lend_nmis {
+	__s32 cpu;
+	__u32 nr;
+	__u32 nr_unknown;
+};
+
 #define LEND_CREATE		_IO('l', 0)	/* perf_create_mediated_pmu() */
 #define LEND_RELEASE		_IO('l', 1)	/* perf_release_mediated_pmu() */
 #define LEND_RUN		_IOWR('l', 2, struct lend_run)
@@ -171,5 +185,6 @@ struct lend_lsm {
 #define LEND_LOCKUP		_IOW('l', 10, __u64)	/* so many ns of host code, interrupts off */
 #define LEND_LSM_START		_IO('l', 11)
 #define LEND_LSM_READ		_IOR('l', 12, struct lend_lsm)
+#define LEND_NMIS		_IOWR('l', 16, struct lend_nmis)
 
 #endif /* VPMU_LEND_H */
