@@ -8,8 +8,8 @@
 //! they count and what an overflow does is confined to the processor, with one exception: a counter
 //! that has its bit in IA32_PEBS_ENABLE makes hardware write a record to where IA32_DS_AREA points,
 //! as branch tracing does with its bits in IA32_DEBUGCTL. Both are off here. perf has switched them
-//! off before it lent the PMU (`perf_load_guest_context()` disables the PMU, and with it PEBS and
-//! BTS, and stops all of its events), and KVM switches neither register with the guest then.
+//! off before it lent the PMU (`perf_load_guest_context()` disables the PMU, and with it PEBS,
+//! stops all of its events, and pauses BTS), and KVM switches neither register with the guest then.
 //! None of the methods below switches them on, and no guest can be let access those registers
 //! (`GuestMsr` in `msr.rs`).
 //!
