@@ -65,6 +65,8 @@ pub(crate) struct Counters {
     pub(crate) status_known: bool,
     /// Bits of hardware's status that were somebody else's when it was read last.
     pub(crate) foreign_status: u64,
+    /// Bits of hardware's status that are somebody else's and may be set while the guest runs.
+    pub(crate) host_status: u64,
     /// The guest's accesses of the status exit although its model has them free, for hardware's
     /// status is not the guest's.
     pub(crate) status_hidden: bool,
@@ -136,11 +138,11 @@ impl Counters {
         }
     }
 
-    /// Would the guest read another status in hardware than its own, which is loaded?
+    /// Could the guest read another status in hardware than its own, which is loaded?
     #[inline(always)]
     pub(crate) fn status_differs(&self) -> bool {
         let not_loaded = self.global_status & !self.model.status_lent;
-        (self.foreign_status | not_loaded) != 0
+        (self.foreign_status | self.host_status | not_loaded) != 0
     }
 
     /// What the guest may access without an exit.

@@ -53,8 +53,8 @@
 //!   `load` if nobody else had the counters since `put` has cleared it.
 //! - Of the status only those bits are written that are of the PMU which perf lends. Others tell of
 //!   Processor Trace, of the uncore, or of the debug store, and are the host's to find. A guest
-//!   must not find them: if there were any when the status was read last, it exits where it
-//!   accesses the status.
+//!   must not find them: if there were any when the status was read last, or may be while it runs,
+//!   it exits where it accesses the status.
 //! - The global registers of a guest that cannot access them in hardware matter to its counters
 //!   alone. While the guest counts nothing, hardware's values do not matter, and stay as the host
 //!   left them. While it counts, its global control is as it was given, and need not be read.
@@ -82,6 +82,8 @@ pub(crate) struct Claim {
     pub(crate) number: u64,
     /// Counters that somebody else has used since the guest left its values in them.
     pub(crate) used: CounterSet,
+    /// Bits of the status that are the host's, and may be set while the guest runs.
+    pub(crate) host_status: u64,
 }
 
 /// This processor's PMU, owned by a vCPU: what each vendor's has. Units ask for more by traits of
@@ -212,6 +214,7 @@ fn load_counters<V: Vendor>(counters: &mut Counters, hw: &mut impl Hw) -> Loaded
     let kept = claim.number == counters.claim;
     let used = if kept { claim.used } else { CounterSet::ALL };
     counters.claim = claim.number;
+    counters.host_status = claim.host_status;
     counters.status_known &= used.is_empty();
     let written = if kept && counters.model.is_native() {
         counters.changed | (used & counters.model.counters)

@@ -83,13 +83,14 @@ unsafe fn write(msr: Msr, value: u64) {
 /// Claims this processor's counters, see [`Hw::claim_counters`].
 #[inline(always)]
 fn claim_counters(_owner: &OwnerVcpu<'_>, number: u64) -> Claim {
-    let mut used = 0;
-    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`, and `used` can be
-    // written.
-    let number = unsafe { bindings::perf_claim_guest_counters(number, &mut used) };
+    let (mut used, mut status) = (0, 0);
+    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`, and both variables
+    // can be written.
+    let number = unsafe { bindings::perf_claim_guest_counters(number, &mut used, &mut status) };
     Claim {
         number,
         used: CounterSet::from_bits(used),
+        host_status: status,
     }
 }
 

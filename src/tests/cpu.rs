@@ -202,6 +202,8 @@ pub(super) struct Claims {
     last: u64,
     /// Counters that the host has used since.
     used: u64,
+    /// Bits of the status that the host may get at any time.
+    pub(super) host_status: u64,
 }
 
 impl Claims {
@@ -209,7 +211,7 @@ impl Claims {
     /// bits in the global registers?
     pub(super) fn used_by_host(&mut self, noise: u64) -> u64 {
         if noise & 8 == 0 {
-            *self = Self::default();
+            (self.last, self.used) = (0, 0);
             u64::MAX
         } else {
             let used = 1 | noise.rotate_left(20);
@@ -227,6 +229,7 @@ impl Claims {
         Claim {
             number: self.last,
             used: CounterSet::from_bits(core::mem::take(&mut self.used)),
+            host_status: self.host_status,
         }
     }
 }

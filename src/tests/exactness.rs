@@ -655,14 +655,19 @@ fn a_saved_status_is_the_same_after_a_run() {
     assert_eq!(guest.exits, exits);
 }
 
+/// Do the guest's accesses of its own status exit, where it is loaded?
+fn status_exits(guest: &mut Vmm<Machine>) -> bool {
+    let exits = guest.exits;
+    assert_eq!(guest.rdmsr(0x38e), Some(0));
+    guest.wrmsr(0x390, 0xf_0000_00ff).unwrap();
+    guest.exits != exits
+}
+
 /// Has a host leave `status`, which it alone knows of, in front of a guest; returns whether the
 /// guest's accesses of its own status exit then.
 fn status_exits_after(guest: &mut Vmm<Machine>, status: u64) -> bool {
     guest.exit(|vmm| vmm.cpu().leave_status(status));
-    let exits = guest.exits;
-    assert_eq!(guest.rdmsr(0x38e), Some(0), "{status:#x}");
-    guest.wrmsr(0x390, 0xf_0000_00ff).unwrap();
-    guest.exits != exits
+    status_exits(guest)
 }
 
 #[test]
@@ -683,6 +688,21 @@ fn a_status_of_others_stays_and_is_not_seen() {
         guest.exit(|_| {});
         assert!(!status_exits_after(&mut guest, 0));
     }
+}
+
+#[test]
+fn a_status_that_others_may_get_is_not_seen() {
+    let mut guest = counting_guest().guest;
+    assert!(!status_exits(&mut guest));
+    guest.exit(|vmm| vmm.cpu().expect_status(1 << 55));
+    for _ in 0..3 {
+        assert!(status_exits(&mut guest));
+        guest.exit(|_| {});
+    }
+    // The next entry knows, and the exit after it.
+    guest.exit(|vmm| vmm.cpu().expect_status(0));
+    guest.exit(|_| {});
+    assert!(!status_exits(&mut guest));
 }
 
 /// RDMSRs of the status that the hypervisor has done so far.

@@ -406,6 +406,11 @@ impl Machine {
         self.claims = Claims::default();
     }
 
+    /// The host may get these bits of the status at any time.
+    pub(super) fn expect_status(&mut self, bits: u64) {
+        self.claims.host_status = bits;
+    }
+
     pub(super) fn status_reads(&self) -> u32 {
         self.status_reads.get()
     }
