@@ -4,7 +4,7 @@
 
 use super::{
     backend::Backend,
-    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Vcpu},
+    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, State, Vcpu},
 };
 use crate::{
     caps::HostPmu,
@@ -402,8 +402,9 @@ impl<T: Backend> Callbacks<T> {
     unsafe extern "C" fn recalc_intercepts(vcpu: *mut bindings::kvm_vcpu, has_pmu: bool) {
         // SAFETY: The callback's own vCPU, which is held and loaded by C5.
         let (loaded, data) = unsafe { (Self::loaded(vcpu), Self::data_ref(vcpu)) };
+        let is_lent = has_pmu && T::state(data) != State::AtRest;
         // SAFETY: This is the callback for it.
-        let intercepts = unsafe { Intercepts::new(loaded, has_pmu) };
+        let intercepts = unsafe { Intercepts::new(loaded, is_lent) };
         T::set_intercepts(&intercepts, has_pmu.then_some(data));
     }
 

@@ -101,8 +101,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // SAFETY: By the type's invariant it is registered. No virtual machine has it, since
-        // `BackendModule` has its registration until the module's exit.
+        // SAFETY: By the type's invariant it is registered. KVM waits until no virtual machine has
+        // it any more.
         unsafe { bindings::kvm_vpmu_unregister_backend(as_c(&self.0)) };
     }
 }

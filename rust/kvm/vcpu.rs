@@ -14,7 +14,7 @@ use core::ops::Deref;
 use kernel::types::Opaque;
 
 /// What KVM has to know of a vCPU's PMU whenever it enters or leaves the guest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Nothing can count, and the guest exits wherever it accesses the PMU: hardware is not needed.
     AtRest,
@@ -100,6 +100,22 @@ impl Vcpu {
                 },
             }
         }
+    }
+
+    /// Sets or clears the intercept of RDPMC. It stays where RDPMC reads counters that no guest can
+    /// have.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::intercept_msr_here`].
+    unsafe fn intercept_rdpmc_here(&self, intercept: bool) {
+        // SAFETY: The function only looks at the processor's feature bits.
+        let reads_foreign = unsafe { bindings::kmp_host_has_rdpmc_beyond_core() };
+        // SAFETY: The vCPU is valid by the type's invariant, and this is the place, as the caller
+        // promises.
+        unsafe {
+            bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept || reads_foreign)
+        };
     }
 
     /// Has KVM deliver a PMI to the guest before the next VM-entry.
@@ -233,17 +249,18 @@ impl EventFilter for Vcpu {
 pub(crate) struct Intercepts<'a> {
     /// The vCPU.
     vcpu: LoadedVcpu<'a>,
-    /// Without a PMU of its own everything is the host's, and stays intercepted.
-    has_pmu: bool,
+    /// The PMU in hardware is the guest's when it is entered. Else everything there is the host's,
+    /// and stays intercepted.
+    is_lent: bool,
 }
 
 impl<'a> Intercepts<'a> {
     /// # Safety
     ///
     /// KVM has asked for the intercepts to be set, and waits for that.
-    pub(super) unsafe fn new(vcpu: LoadedVcpu<'a>, has_pmu: bool) -> Self {
+    pub(super) unsafe fn new(vcpu: LoadedVcpu<'a>, is_lent: bool) -> Self {
         // INVARIANT: The caller's promise.
-        Self { vcpu, has_pmu }
+        Self { vcpu, is_lent }
     }
 
     /// Intercepts accesses to `msr`, except those in `free`.
@@ -251,16 +268,15 @@ impl<'a> Intercepts<'a> {
     /// What user space filters stays intercepted, and what is not for guests to access: with a
     /// warning, since whoever has it `free` is mistaken.
     pub(crate) fn intercept_msr(&self, msr: Msr, free: Access) {
-        let free = if self.has_pmu { free } else { Access::NONE };
+        let free = if self.is_lent { free } else { Access::NONE };
         // SAFETY: By the type's invariant this is the place to set intercepts.
         unsafe { self.intercept_msr_here(msr, free) };
     }
 
     /// Sets or clears the intercept of RDPMC.
     pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
-        let intercept = intercept || !self.has_pmu;
         // SAFETY: By the type's invariant this is the place to set intercepts.
-        unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept) };
+        unsafe { self.intercept_rdpmc_here(intercept || !self.is_lent) };
     }
 
     /// Has VM-entry load the guest's IA32_PERF_GLOBAL_CTRL, and VM-exit save it and load 0. Intel.
@@ -282,7 +298,8 @@ impl<'a> Deref for Intercepts<'a> {
 ///
 /// # Invariants
 ///
-/// The vCPU is loaded on this processor, interrupts are off, and perf has given the PMU to it.
+/// The vCPU is loaded on this processor, interrupts are off, and perf has given the PMU to it. KVM
+/// is between its `load()` and its `put()`, or in one of them.
 pub(crate) struct OwnerVcpu<'a> {
     /// The vCPU.
     vcpu: &'a Vcpu,
@@ -293,7 +310,7 @@ pub(crate) struct OwnerVcpu<'a> {
 impl<'a> OwnerVcpu<'a> {
     /// # Safety
     ///
-    /// The vCPU is loaded on this processor, and `context` was given to it.
+    /// The vCPU is loaded on this processor, and `context` was given to it by its `load()`.
     #[inline(always)]
     pub(super) unsafe fn new(vcpu: &'a Vcpu, context: &'a GuestContext<'a>) -> Self {
         // INVARIANT: The caller's promise; interrupts are off as long as there is a context.
@@ -339,8 +356,8 @@ impl<'a> OwnerVcpu<'a> {
     /// Sets the intercepts of `msr` as [`Intercepts::intercept_msr`] does, for L1: L2 has those
     /// set at once, and what is cleared when all intercepts are set again.
     pub(crate) fn intercept_msr(&self, msr: Msr, free: Access) {
-        // SAFETY: By the type's invariant this is load(), which may set intercepts, or put(), which
-        // may clear what load() has set.
+        // SAFETY: By the type's invariant this is a time from load() to put(), in which intercepts may
+        // be set. What is cleared too early is set again when all are.
         unsafe { self.intercept_msr_here(msr, free) };
     }
 
@@ -355,9 +372,8 @@ impl<'a> OwnerVcpu<'a> {
 
     /// Sets or clears the intercept of RDPMC.
     pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
-        // SAFETY: By the type's invariant this is load(), which may set intercepts, or put(), which
-        // may clear what load() has set.
-        unsafe { bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept) };
+        // SAFETY: As of `intercept_msr()`.
+        unsafe { self.intercept_rdpmc_here(intercept) };
     }
 
     /// Has all intercepts set again, before the next VM-entry.
