@@ -214,7 +214,7 @@ series_host() {
 }
 
 # What a kernel says on its console when something is wrong.
-ALARM='WARNING:|\bBUG\b|Oops|KASAN|INFO: |general protection|Call Trace|stall|unchecked MSR|possible circular|inconsistent lock'
+ALARM='WARNING:|\bBUG\b|Oops|KASAN|INFO: |general protection|Call Trace|stall|unchecked MSR|possible circular|inconsistent lock|unknown reason'
 
-# alarms CONSOLE-LOG [PATTERN]: print such lines, and others that match; false if there are none.
-alarms() { grep -aE "$ALARM${2:+|$2}" "$1"; }
+# alarms CONSOLE-LOG: print such lines; false if there are none.
+alarms() { grep -aE "$ALARM" "$1"; }
