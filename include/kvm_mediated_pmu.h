@@ -25,6 +25,10 @@ bool kmp_host_has_rdpmc_beyond_core(void);
 /* A table that says otherwise is wrong: warn once. */
 void kmp_warn_not_for_guests(u32 msr);
 
+/* Turns interrupts off, and to what they were. */
+unsigned long kmp_irq_save(void);
+void kmp_irq_restore(unsigned long flags);
+
 /* Warns if interrupts are on. */
 void kmp_check_irqs_disabled(void);
 

@@ -58,6 +58,19 @@ void kmp_warn_not_for_guests(u32 msr)
 	WARN_ONCE(1, "no guest may be let access MSR %#x\n", msr);
 }
 
+unsigned long kmp_irq_save(void)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	return flags;
+}
+
+void kmp_irq_restore(unsigned long flags)
+{
+	local_irq_restore(flags);
+}
+
 void kmp_check_irqs_disabled(void)
 {
 	WARN_ON_ONCE(!irqs_disabled());
@@ -74,7 +87,7 @@ static_assert(sizeof(struct kvm_vpmu_cpuid) == 16);
 static_assert(sizeof(struct kvm_vpmu_public) == 24);
 static_assert(offsetof(struct kvm_vpmu_backend, caps) == 16);
 static_assert(offsetof(struct kvm_vpmu_backend, vcpu_create) == 56);
-static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 14 * 8);
+static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 15 * 8);
 
 /* Types of entries in the exception table, see pmu/mod.rs. */
 static_assert(EX_TYPE_WRMSR == 8);

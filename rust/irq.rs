@@ -2,6 +2,7 @@
 
 //! Proof that interrupts are off.
 
+use super::bindings;
 use core::marker::PhantomData;
 use kernel::types::NotThreadSafe;
 
@@ -27,9 +28,20 @@ impl IrqsOff<'_> {
         #[cfg(any(CONFIG_PROVE_LOCKING, CONFIG_DEBUG_ATOMIC_SLEEP))]
         // SAFETY: The function only looks at the state of this processor.
         unsafe {
-            super::bindings::kmp_check_irqs_disabled()
+            bindings::kmp_check_irqs_disabled()
         };
         // INVARIANT: The caller's promise.
         Self(PhantomData)
     }
+}
+
+/// Calls `call` with interrupts off.
+pub(crate) fn with_irqs_off<R>(call: impl FnOnce(IrqsOff<'_>) -> R) -> R {
+    // SAFETY: The function turns interrupts off, which can be done anywhere.
+    let flags = unsafe { bindings::kmp_irq_save() };
+    // INVARIANT: They are off until the call has returned, and the value's lifetime is no longer.
+    let result = call(IrqsOff(PhantomData));
+    // SAFETY: These are the flags of the call above, which nobody has restored yet.
+    unsafe { bindings::kmp_irq_restore(flags) };
+    result
 }

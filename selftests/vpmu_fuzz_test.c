@@ -22,6 +22,7 @@
 #include "cost.h"
 #include "disturb.h"
 #include "host_event.h"
+#include "host_sysctl.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
 
@@ -298,17 +299,57 @@ static void expect_no_difference(const struct bare *bare, unsigned int differ)
 	TEST_ASSERT(!differ, "%u of %lu programs differ", differ, bare->nr);
 }
 
-/* What a guest reads is the same on each CPU. */
+/*
+ * What a guest reads is the same on each CPU, be its state taken out of hardware at each
+ * exit, or parked there where the host has no event.
+ */
 TEST_F(bare_metal, on_each_cpu)
 {
-	unsigned int differ = 0, batches = 0;
+	const bool watchdog = nmi_watchdog_is_on();
+	unsigned int differ = 0, rounds = 0;
 	uint64_t done, nr;
 
 	for (done = 0; done < self->bare.nr; done += nr) {
-		pin_self_to_cpu(self->cpus[batches++ / NR_GUESTS % self->nr_cpus]);
+		if (rounds % NR_GUESTS == 0) {
+			pin_self_to_cpu(self->cpus[rounds / NR_GUESTS % self->nr_cpus]);
+			nmi_watchdog_set(rounds / NR_GUESTS / self->nr_cpus % 2 && watchdog);
+		}
+		rounds++;
 		nr = batch_size(&self->bare, done);
 		differ += compare_batch(self->vcpus, &self->bare, done, nr);
 	}
+	nmi_watchdog_set(watchdog);
+	expect_no_difference(&self->bare, differ);
+}
+
+/*
+ * And while the host needs the hardware now and then, in the middle of anything, or the
+ * guest is moved.
+ */
+TEST_F(bare_metal, visited)
+{
+	struct visitor visitor = { .nr_cpus = self->nr_cpus };
+	struct mover mover = { .nr_tids = 1, .tids = { syscall(SYS_gettid) } };
+	unsigned int differ = 0;
+	uint64_t done, nr;
+	bool watchdog;
+
+	if (self->nr_cpus < 2)
+		SKIP(return, "needs two CPUs");
+	watchdog = nmi_watchdog_set(false);
+	memcpy(visitor.cpus, self->cpus, sizeof(visitor.cpus));
+	memcpy(mover.cpus, self->cpus, sizeof(mover.cpus));
+	mover.nr_cpus = self->nr_cpus;
+	visitor_start(&visitor);
+	mover_start(&mover);
+	for (done = 0; done < self->bare.nr; done += nr) {
+		nr = batch_size(&self->bare, done);
+		differ += compare_batch(self->vcpus, &self->bare, done, nr);
+	}
+	mover_stop(&mover);
+	visitor_stop(&visitor);
+	nmi_watchdog_set(watchdog);
+	printf("# visited %d times, moved %d times\n", visitor.visits, mover.moves);
 	expect_no_difference(&self->bare, differ);
 }
 

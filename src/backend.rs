@@ -10,6 +10,7 @@ use crate::{
     intel::Intel,
     model::Mode,
     msr::Msr,
+    park,
     pmi::{Lvtpc, Overflow},
     register::{GeneralProtection, Initiator, Register},
     rest::Rest,
@@ -18,10 +19,10 @@ use crate::{
     sys::{
         kvm::{
             self, BackendModule, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Provider, Public,
-            State, Vtable,
+            State, Vcpu, Vtable,
         },
         params,
-        pmu::{AmdPmu, IntelPmu},
+        pmu::{AmdPmu, Evicted, EvictedPmu, IntelPmu},
     },
     vendor::Vendor,
 };
@@ -142,6 +143,26 @@ pub(crate) trait Platform: Vendor {
         what: Retired,
         at_cpl0: bool,
     ) -> bool;
+
+    /// Can any state be parked?
+    const PARKS: bool;
+
+    /// See [`park::stop`].
+    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Option<Overflow>;
+
+    /// See [`park::resume`].
+    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided;
+
+    /// See [`park::retire`].
+    fn retire_parked(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        what: Retired,
+        at_cpl0: bool,
+    ) -> bool;
+
+    /// See [`switch::save`].
+    fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<Self>, state: &Evicted<'_>) -> Overflow;
 }
 
 impl Platform for Intel {
@@ -179,6 +200,33 @@ impl Platform for Intel {
             !at_cpl0 && vcpu.is_in_user_mode()
         })
     }
+
+    const PARKS: bool = true;
+
+    #[inline(always)]
+    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Option<Overflow> {
+        park::stop(pmu, &mut IntelPmu::new(vcpu))
+    }
+
+    #[inline(always)]
+    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
+        park::resume(pmu, &mut IntelPmu::new(vcpu), lvtpc)
+    }
+
+    fn retire_parked(
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        what: Retired,
+        at_cpl0: bool,
+    ) -> bool {
+        park::retire(pmu, &mut IntelPmu::new(vcpu), what, || {
+            !at_cpl0 && vcpu.is_in_user_mode()
+        })
+    }
+
+    fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<Self>, state: &Evicted<'_>) -> Overflow {
+        switch::save(pmu, &mut EvictedPmu::new(vcpu, state))
+    }
 }
 
 impl Platform for Amd {
@@ -214,10 +262,35 @@ impl Platform for Amd {
     ) -> bool {
         false
     }
+
+    /// The entry is to be hidden anew each time, see [`crate::amd::entry`].
+    const PARKS: bool = false;
+
+    fn park(_vcpu: &OwnerVcpu<'_>, _pmu: &mut GuestPmu<Self>) -> Option<Overflow> {
+        None
+    }
+
+    fn resume(_vcpu: &OwnerVcpu<'_>, _pmu: &mut GuestPmu<Self>, _lvtpc: Lvtpc) -> Elided {
+        0
+    }
+
+    fn retire_parked(
+        _vcpu: &OwnerVcpu<'_>,
+        _pmu: &mut GuestPmu<Self>,
+        _what: Retired,
+        _at_cpl0: bool,
+    ) -> bool {
+        false
+    }
+
+    fn save(_vcpu: &Vcpu, _pmu: &mut GuestPmu<Self>, _state: &Evicted<'_>) -> Overflow {
+        Overflow::None
+    }
 }
 
 impl<V: Platform> kvm::Backend for Mediated<V> {
     const NAME: &'static CStr = c_str!("mediated");
+    const PARKS: bool = V::PARKS;
 
     type VcpuData = GuestPmu<V>;
 
@@ -346,17 +419,51 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     }
 
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, completed: bool) -> bool {
-        match V::put(vcpu, pmu) {
-            Overflow::None => {}
-            Overflow::New => {
-                vcpu.request_pmi();
-                vcpu.wait_for_pmi(true);
-            }
-            Overflow::Unclear => vcpu.wait_for_pmi(false),
-        }
+        tell(vcpu, V::put(vcpu, pmu));
         if completed && in_place::end_without_entry(pmu) {
             vcpu.request_pmi();
         }
         pmu.rest.is()
+    }
+    fn may_park(pmu: &GuestPmu<V>) -> bool {
+        park::may(pmu)
+    }
+
+    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) -> bool {
+        let overflow = V::park(vcpu, pmu);
+        if let Some(overflow) = overflow {
+            tell(vcpu, overflow);
+        }
+        overflow.is_some()
+    }
+
+    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, lvtpc: u32) -> Elided {
+        V::resume(vcpu, pmu, Lvtpc::new(lvtpc))
+    }
+
+    fn retired_parked(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, what: Retired, at_cpl0: bool) {
+        if V::retire_parked(vcpu, pmu, what, at_cpl0) {
+            vcpu.request_pmi();
+        }
+    }
+
+    fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<V>, state: &Evicted<'_>) {
+        let overflow = V::save(vcpu, pmu, state);
+        if overflow == Overflow::New || state.has_pmi() {
+            vcpu.request_pmi();
+        }
+    }
+}
+
+/// Sees to it that the guest gets its PMI for what is known of overflows, once.
+#[inline(always)]
+fn tell(vcpu: &OwnerVcpu<'_>, overflow: Overflow) {
+    match overflow {
+        Overflow::None => {}
+        Overflow::New => {
+            vcpu.request_pmi();
+            vcpu.wait_for_pmi(true);
+        }
+        Overflow::Unclear => vcpu.wait_for_pmi(false),
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Counters {
     pub(crate) foreign_status: u64,
     /// Bits of hardware's status that are somebody else's and may be set while the guest runs.
     pub(crate) host_status: u64,
+    /// The host has no use for the PMU that the vCPU was given last.
+    pub(crate) may_park: bool,
     /// The guest's accesses of the status exit although its model has them free, for hardware's
     /// status is not the guest's.
     pub(crate) status_hidden: bool,

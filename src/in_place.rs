@@ -111,15 +111,29 @@ where
         return false;
     }
     read_global_ctrl(pmu, hw);
+    count(pmu, hw, what, in_user_mode)
+}
+
+/// As [`retire`], where the global control is known.
+#[must_use]
+pub(crate) fn count<V: Vendor>(
+    pmu: &mut GuestPmu<V>,
+    hw: &mut impl Hw,
+    what: Retired,
+    in_user_mode: impl FnOnce() -> bool,
+) -> bool {
     let counting = pmu.counting(what, in_user_mode);
     let counters = &mut pmu.counters;
     let mut overflowed = CounterSet::EMPTY;
-    for counter in counting.counters.iter() {
-        let width = counters.model.width(counter);
+    let model = &counters.model;
+    counting.counters.unrolled(V::COUNTERS, |counter| {
+        let width = model.width(counter);
         let value = width.to_guest(hw.counter(counter).wrapping_add(1));
         hw.set_counter(counter, width.to_hardware(value));
-        overflowed.set(counter, value == 0);
-    }
+        if value == 0 {
+            overflowed |= counter.bit();
+        }
+    });
     if !overflowed.is_empty() && counters.model.has_global_registers() {
         hw.set_status(overflowed.bits());
         // Where it is put that must not look like an overflow with an interrupt on its way.

@@ -34,6 +34,7 @@ mod intel;
 mod intercepts;
 mod model;
 mod msr;
+mod park;
 mod pmi;
 mod register;
 mod rest;

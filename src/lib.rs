@@ -23,6 +23,7 @@ mod intel;
 mod intercepts;
 mod model;
 mod msr;
+mod park;
 mod pmi;
 mod register;
 mod rest;

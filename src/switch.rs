@@ -12,8 +12,7 @@
 //!   [`put`]: of the counters, which are here, and of the vendor's units ([`crate::unit`]).
 //!
 //! Each VM-entry does both, but for a PMU that is at rest ([`crate::rest`]), for which there is
-//! nothing to do. Leaving the guest's state in hardware until someone else wants the PMU is a
-//! decision of the caller's, and needs nothing new here.
+//! nothing to do, and for one whose state was left in hardware ([`crate::park`]).
 //!
 //! # Nothing counts while we switch
 //!
@@ -84,6 +83,8 @@ pub(crate) struct Claim {
     pub(crate) used: CounterSet,
     /// Bits of the status that are the host's, and may be set while the guest runs.
     pub(crate) host_status: u64,
+    /// The host has no use for the PMU, so that the guest may be parked ([`crate::park`]).
+    pub(crate) may_park: bool,
 }
 
 /// This processor's PMU, owned by a vCPU: what each vendor's has. Units ask for more by traits of
@@ -180,9 +181,38 @@ where
         hw.drop_global_ctrl(counters.hw_global_ctrl());
     }
     let counts = pmu.can_count();
-    let (counters, units) = (&mut pmu.counters, &mut pmu.units);
+    let counters = &pmu.counters;
     let has_stopped = !counts && !counters.switched_on.is_empty();
-    let loaded = has_stopped.then_some(counters.values);
+    let (overflow, counted) = take_out(pmu, hw, has_stopped);
+    pmu.rest.left(counts || counted);
+    overflow
+}
+
+/// Takes the state of `pmu` out of what hardware was when perf took it from where
+/// [`crate::park::stop`] has left it.
+///
+/// Returns what is known of overflows that were not told then, of which there may be none but those
+/// that are told twice rather than lost.
+pub(crate) fn save<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H) -> Overflow
+where
+    V: Vendor,
+    V::Units: SwitchUnit<H>,
+    H: Hw,
+{
+    take_out(pmu, hw, false).0
+}
+
+/// Takes the state of `pmu` out of hardware, but for the global control, which is known. Returns
+/// what is known of overflows, and if it is `asked` whether a counter that is on has moved.
+#[inline(always)]
+fn take_out<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H, asked: bool) -> (Overflow, bool)
+where
+    V: Vendor,
+    V::Units: SwitchUnit<H>,
+    H: Hw,
+{
+    let (counters, units) = (&mut pmu.counters, &mut pmu.units);
+    let loaded = asked.then_some(counters.values);
     let low = put_counters::<V>(counters, hw);
     let counted = loaded.is_some_and(|loaded| counters.have_counted_since(&loaded));
     units.put(counters, hw);
@@ -192,8 +222,7 @@ where
         pmu.counters.status_hidden = false;
         hw.renew_intercepts();
     }
-    pmu.rest.left(counts || counted);
-    overflow
+    (overflow, counted)
 }
 
 /// How many counters needed no write.
@@ -215,6 +244,7 @@ fn load_counters<V: Vendor>(counters: &mut Counters, hw: &mut impl Hw) -> Loaded
     let used = if kept { claim.used } else { CounterSet::ALL };
     counters.claim = claim.number;
     counters.host_status = claim.host_status;
+    counters.may_park = claim.may_park;
     counters.status_known &= used.is_empty();
     let written = if kept && counters.model.is_native() {
         counters.changed | (used & counters.model.counters)
@@ -266,6 +296,7 @@ pub(crate) const JUST_OVERFLOWED: u64 = 1 << 16;
 /// Returns those that may have overflowed a moment ago: they have counted since `load`, or were
 /// written, and have not got far. Whether they are still on tells nothing. The guest may have
 /// switched them off since, in a handler of PMIs, and also before the PMI has come.
+#[inline(always)]
 fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw) -> CounterSet {
     let none_interrupts = counters.interrupting.is_empty();
     let (values, model) = (&mut counters.values, &counters.model);
@@ -360,13 +391,32 @@ fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw, low: CounterSe
         counters.global_status = (found & model.global_status_valid) | not_loaded;
     }
     let interrupting = pmu.interrupting();
-    if interrupting == 0 || pmu.counters.lvtpc_masked {
-        Overflow::None
-    } else if interrupting & found & !loaded != 0 {
+    if pmu.counters.lvtpc_masked {
+        return Overflow::None;
+    }
+    overflow_of(interrupting, found & !loaded, low)
+}
+
+/// What is known of overflows if bits of the status that are set have not been so before, and some
+/// counters are low.
+pub(crate) fn overflow_of(interrupting: u64, new: u64, low: CounterSet) -> Overflow {
+    if interrupting & new != 0 {
         Overflow::New
     } else if interrupting & low.bits() != 0 {
         Overflow::Unclear
     } else {
         Overflow::None
     }
+}
+
+/// Of the counters that interrupt, those which may have overflowed a moment ago, see
+/// [`put_counters`].
+pub(crate) fn moved_and_low(counters: &mut Counters, hw: &impl Hw) -> CounterSet {
+    let mut low = CounterSet::EMPTY;
+    for counter in counters.interrupting.iter() {
+        let value = counters.model.width(counter).to_guest(hw.counter(counter));
+        let known = core::mem::replace(&mut counters.values[counter.slot()], value);
+        low.set(counter, value < JUST_OVERFLOWED && value != known);
+    }
+    low
 }

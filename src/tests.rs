@@ -12,6 +12,7 @@ mod cpu;
 mod exactness;
 mod in_place;
 mod machine;
+mod park;
 mod random;
 mod registers;
 mod vmm;

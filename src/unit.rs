@@ -72,6 +72,9 @@ pub(crate) trait Unit: Default {
 
     /// Counters that count each entry of the guest, `None` where an entry is not counted.
     fn entries(&self) -> Option<CounterSet>;
+
+    /// Can the guest be entered again with the unit as the last VM-exit has left it in hardware?
+    fn can_stay(&self, counters: &Counters) -> bool;
 }
 
 /// A unit's part in the world switch ([`crate::switch`]), on hardware that has it.
@@ -155,6 +158,10 @@ impl Unit for () {
     fn entries(&self) -> Option<CounterSet> {
         None
     }
+
+    fn can_stay(&self, _counters: &Counters) -> bool {
+        true
+    }
 }
 
 impl<H> SwitchUnit<H> for () {
@@ -236,6 +243,10 @@ impl<A: Unit, B: Unit> Unit for (A, B) {
 
     fn entries(&self) -> Option<CounterSet> {
         self.0.entries().or(self.1.entries())
+    }
+
+    fn can_stay(&self, counters: &Counters) -> bool {
+        self.0.can_stay(counters) && self.1.can_stay(counters)
     }
 }
 

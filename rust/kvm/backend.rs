@@ -2,10 +2,10 @@
 
 //! What a backend does: the callbacks as safe methods.
 
-use super::vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State};
+use super::vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State, Vcpu};
 use crate::{
     caps::HostPmu, model::Mode, msr::Msr, register::GeneralProtection, retired::Retired,
-    switch::Elided,
+    switch::Elided, sys::perf::Evicted,
 };
 use kernel::{error::Result, str::CStr};
 
@@ -19,6 +19,10 @@ use kernel::{error::Result, str::CStr};
 pub(crate) trait Backend: Sized + 'static {
     /// What KVM calls the backend in its log.
     const NAME: &'static CStr;
+
+    /// Can any state stay in hardware when the guest is left? If not [`Backend::park`] and what
+    /// follows from it are never called.
+    const PARKS: bool;
 
     /// What belongs to a vCPU; dropped with it.
     type VcpuData: Send;
@@ -100,7 +104,7 @@ pub(crate) trait Backend: Sized + 'static {
     fn can_interrupt(data: &Self::VcpuData) -> bool;
 
     /// The vCPU owns the PMU, which is not at rest, and enters the guest next. Interrupts are off.
-    /// `lvtpc` is the guest's LVTPC, which hardware has got if the vCPU can interrupt. Returns how
+    /// `lvtpc` is the guest's LVTPC, which hardware has got, if the vCPU can interrupt. Returns how
     /// many counters needed no write.
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
 
@@ -108,4 +112,26 @@ pub(crate) trait Backend: Sized + 'static {
     /// whether its state has changed by that: the PMU is at rest. If `completed` the last that
     /// happened was [`Backend::retired_in_place`], with no entry after it.
     fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, completed: bool) -> bool;
+
+    /// Could the state stay in hardware when the guest is left, which it was just now?
+    fn may_park(data: &Self::VcpuData) -> bool;
+
+    /// The guest was left, and the host does not need the PMU: does the state stay in hardware?
+    /// Interrupts are off. If not [`Backend::put`] follows; else, after [`Backend::resume`] or in its
+    /// place, [`Backend::save`] before anything that does not come in place.
+    fn park(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData) -> bool;
+
+    /// As [`Backend::load`], with the state in hardware.
+    fn resume(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
+
+    /// As [`Backend::retired`], while the state is parked. Interrupts are off.
+    fn retired_parked(
+        vcpu: &OwnerVcpu<'_>,
+        data: &mut Self::VcpuData,
+        what: Retired,
+        at_cpl0: bool,
+    );
+
+    /// The state that was parked has left the hardware, as `state`. Interrupts are off.
+    fn save(vcpu: &Vcpu, data: &mut Self::VcpuData, state: &Evicted<'_>);
 }

@@ -12,9 +12,16 @@ use crate::{
     msr::Msr,
     register::GeneralProtection,
     retired::Retired,
-    sys::{bindings, irq::IrqsOff, perf::GuestContext},
+    sys::{
+        bindings,
+        irq::{with_irqs_off, IrqsOff},
+        perf::{Evicted, GuestContext},
+    },
 };
-use core::marker::PhantomData;
+use core::{
+    cell::{Cell, UnsafeCell},
+    marker::PhantomData,
+};
 use kernel::{
     ffi::{c_int, c_uint, c_void},
     prelude::*,
@@ -46,8 +53,10 @@ pub(super) struct Registered {
 /// They are called by KVM and nobody else, which keeps the promises of `struct kvm_vpmu_backend`:
 ///
 /// - C1: Pointers to vCPUs, and those that a value is to be written to, are valid for the call.
-/// - C2: Callbacks for a vCPU come one at a time. So the vCPU's data can be borrowed for the call,
-///   mutably.
+/// - C2: Callbacks for a vCPU come one at a time, but for `save()`, which comes when the vCPU
+///   leaves its processor, and so in the middle of others that have interrupts on. It borrows the
+///   vCPU's data only if that is parked, which they see to that it is not: so they can borrow it
+///   for the call, mutably.
 /// - C3: A vCPU's callbacks come after its `vcpu_create` has succeeded, and before its
 ///   `vcpu_destroy`, which comes once.
 /// - C4: KVM's services do not call back.
@@ -61,10 +70,22 @@ struct Private<T: Backend> {
     /// The host, as it was when the backend was registered. That outlives the vCPU: the lifetime is
     /// the vCPU's.
     host: &'static HostPmu,
-    /// `load()` has put the PMU into hardware, and `put()` has not come since.
-    in_hardware: bool,
+    /// Where the state of the PMU is.
+    place: Cell<Place>,
     /// The backend's own.
-    data: T::VcpuData,
+    data: UnsafeCell<T::VcpuData>,
+}
+
+/// Where the state of a vCPU's PMU is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the vCPU's data.
+    Memory,
+    /// In hardware: `load()` has put it there, and `put()` has not come since.
+    Hardware,
+    /// In the hardware of the processor that the vCPU is loaded on, or in perf's copy of it. What is
+    /// in the data is out of date.
+    Parked,
 }
 
 /// What KVM says by bits of `enum kvm_vpmu_retired`, but for the privilege level.
@@ -148,6 +169,7 @@ impl<T: Backend> Callbacks<T> {
         mode_changed: Some(Self::mode_changed),
         load: Some(Self::load),
         put: Some(Self::put),
+        save: Some(Self::save),
     };
 
     /// What we keep for a vCPU.
@@ -156,33 +178,76 @@ impl<T: Backend> Callbacks<T> {
     ///
     /// `vcpu` is that of the callback which calls, and `'a` ends with it.
     #[inline(always)]
-    unsafe fn private<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a mut Private<T> {
+    unsafe fn private<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Private<T> {
         // SAFETY: `vcpu` is valid by C1. By C3 `vcpu_create()` has stored a pointer to a box's
-        // content, and `vcpu_destroy()` has not taken it back. By C2 and C4 nobody else borrows it.
-        unsafe { &mut *bindings::kvm_vpmu_priv(vcpu).cast() }
+        // content, and `vcpu_destroy()` has not taken it back.
+        unsafe { &*bindings::kvm_vpmu_priv(vcpu).cast() }
     }
 
-    /// The data of a vCPU, for a callback that changes nothing.
+    /// The data of a vCPU, for a callback that changes nothing, in memory.
     ///
     /// # Safety
     ///
-    /// As of [`Self::private`]; if others do the same meanwhile, it does no harm.
+    /// As of [`Self::data`]; if others do the same meanwhile, it does no harm.
     #[inline(always)]
     unsafe fn data_ref<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a T::VcpuData {
-        // SAFETY: By C1 and C3 as in `private()`; by C2 and C4 nobody borrows it mutably.
-        let private: &Private<T> = unsafe { &*bindings::kvm_vpmu_priv(vcpu).cast() };
-        &private.data
+        // SAFETY: The caller's promise.
+        unsafe { Self::data(vcpu) }
     }
 
-    /// The data of a vCPU.
+    /// The data of a vCPU, in memory.
     ///
     /// # Safety
     ///
-    /// As of [`Self::private`].
+    /// As of [`Self::private`], and of what is parked the callback makes no other use.
     #[inline(always)]
     unsafe fn data<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a mut T::VcpuData {
         // SAFETY: The caller's promise.
-        &mut unsafe { Self::private(vcpu) }.data
+        let private = unsafe { Self::private(vcpu) };
+        if T::PARKS && private.place.get() == Place::Parked {
+            // SAFETY: The caller's promise.
+            unsafe { Self::save_parked(vcpu) };
+        }
+        // SAFETY: By C2 and C4 nobody else borrows it, for it isn't parked, nor will be by anybody
+        // but the next `put()`.
+        unsafe { &mut *private.data.get() }
+    }
+
+    /// Takes what is parked out of hardware, if it is.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::private`], and nobody borrows the data of a vCPU that is parked.
+    #[cold]
+    unsafe fn save_parked(vcpu: *mut bindings::kvm_vcpu) {
+        with_irqs_off(|irqs_off| {
+            // SAFETY: The callback's own vCPU.
+            let private = unsafe { Self::private(vcpu) };
+            // With interrupts on, it may have been done in the meantime.
+            if private.place.get() == Place::Parked {
+                // SAFETY: It is parked, and the caller's promise.
+                unsafe { Self::save_parked_here(vcpu, irqs_off) };
+            }
+        });
+    }
+
+    /// Takes what is parked out of hardware.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::save_parked`], and it is parked.
+    #[cold]
+    unsafe fn save_parked_here(vcpu: *mut bindings::kvm_vcpu, irqs_off: IrqsOff<'_>) {
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
+        private.place.set(Place::Memory);
+        // SAFETY: Nobody else borrows it, by the caller's promise.
+        let data = unsafe { &mut *private.data.get() };
+        // SAFETY: The vCPU is valid by C1, and the backend's by C3.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+        // SAFETY: It was parked here: it hasn't left the processor since, for `save()` would have
+        // come.
+        T::save(vcpu, data, &unsafe { Evicted::new(irqs_off) });
     }
 
     /// Tells KVM which state the PMU is in, in case that it is another one than KVM knows of.
@@ -255,8 +320,8 @@ impl<T: Backend> Callbacks<T> {
         let result = T::vcpu_create().and_then(|data| {
             let private: Private<T> = Private {
                 host: &registered.host,
-                in_hardware: false,
-                data,
+                place: Cell::new(Place::Memory),
+                data: UnsafeCell::new(data),
             };
             Ok(KBox::new(private, GFP_KERNEL_ACCOUNT)?)
         });
@@ -287,7 +352,9 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held or before anybody knows the vCPU.
     unsafe extern "C" fn refresh(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, Private { host, data, .. }) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
+        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
+        // SAFETY: The callback's own vCPU.
+        let host = unsafe { Self::private(vcpu) }.host;
         let public = T::refresh(host, &held, data);
         held.publish(public, T::state(data));
     }
@@ -326,12 +393,10 @@ impl<T: Backend> Callbacks<T> {
         value: u64,
     ) -> c_int {
         // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, private) = unsafe { (Self::held(vcpu), Self::private(vcpu)) };
-        let Private {
-            in_hardware, data, ..
-        } = private;
+        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
         let msr = Msr::new(msr);
-        if *in_hardware {
+        // SAFETY: The callback's own vCPU.
+        if unsafe { Self::private(vcpu) }.place.get() == Place::Hardware {
             // SAFETY: It is in hardware, and this the callback's own vCPU.
             let done = unsafe {
                 Self::as_owner(vcpu, |owner| T::set_msr_in_place(owner, data, msr, value))
@@ -377,23 +442,54 @@ impl<T: Backend> Callbacks<T> {
     ///
     /// Called by KVM only, in the vCPU's own task with vcpu->mutex held.
     unsafe extern "C" fn retired(vcpu: *mut bindings::kvm_vcpu, what: u32) {
-        // SAFETY: The callback's own vCPU, which is held and loaded by C5.
-        let (loaded, private) = unsafe { (Self::loaded(vcpu), Self::private(vcpu)) };
-        let Private {
-            in_hardware, data, ..
-        } = private;
         let at_cpl0 = what & bindings::kvm_vpmu_retired_KVM_VPMU_RETIRED_AT_CPL0 != 0;
         let what = retired(what);
-        if *in_hardware {
-            // SAFETY: It is in hardware, and this the callback's own vCPU.
-            unsafe {
-                Self::as_owner(vcpu, |owner| {
-                    T::retired_in_place(owner, data, what, at_cpl0)
-                });
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
+        match private.place.get() {
+            Place::Hardware => {
+                // SAFETY: Interrupts are off from `load()` to `put()`, and nobody else borrows it.
+                let data = unsafe { &mut *private.data.get() };
+                // SAFETY: It is in hardware, and this the callback's own vCPU.
+                unsafe {
+                    Self::as_owner(vcpu, |owner| {
+                        T::retired_in_place(owner, data, what, at_cpl0)
+                    });
+                }
+                return;
             }
-        } else {
-            T::retired(&loaded, data, what, at_cpl0);
+            // SAFETY: The callback's own vCPU.
+            Place::Parked if unsafe { Self::retired_parked(vcpu, what, at_cpl0) } => return,
+            Place::Parked | Place::Memory => {}
         }
+        // SAFETY: The callback's own vCPU, which is held and loaded by C5.
+        let (loaded, data) = unsafe { (Self::loaded(vcpu), Self::data(vcpu)) };
+        T::retired(&loaded, data, what, at_cpl0);
+    }
+
+    /// `retired()` of a vCPU that is parked. Returns false if it isn't any more.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::private`].
+    unsafe fn retired_parked(vcpu: *mut bindings::kvm_vcpu, what: Retired, at_cpl0: bool) -> bool {
+        with_irqs_off(|irqs_off| {
+            // SAFETY: The callback's own vCPU.
+            let private = unsafe { Self::private(vcpu) };
+            if private.place.get() != Place::Parked {
+                return false;
+            }
+            // SAFETY: It is parked here, with the claim of `load()`.
+            let Some(context) = (unsafe { GuestContext::visit(irqs_off) }) else {
+                return false;
+            };
+            // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and parked.
+            let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
+            // SAFETY: By C2 nobody else borrows it while interrupts are off.
+            let data = unsafe { &mut *private.data.get() };
+            T::retired_parked(&owner, data, what, at_cpl0);
+            true
+        })
     }
 
     /// # Safety
@@ -433,22 +529,41 @@ impl<T: Backend> Callbacks<T> {
     unsafe extern "C" fn load(vcpu: *mut bindings::kvm_vcpu) -> c_uint {
         // SAFETY: They are by C5, and stay so until `put()` has ended.
         let irqs_off = unsafe { IrqsOff::assume() };
-        // SAFETY: The vCPU is valid by C1 and held by C5.
-        let lvtpc = unsafe { bindings::kvm_vpmu_guest_lvtpc(vcpu) };
         // SAFETY: The callback's own vCPU.
-        let Private {
-            in_hardware, data, ..
-        } = unsafe { Self::private(vcpu) };
-        *in_hardware = true;
+        let private = unsafe { Self::private(vcpu) };
+        // SAFETY: By C2 nobody else borrows it while interrupts are off.
+        let data = unsafe { &mut *private.data.get() };
+        let lvtpc = if T::can_interrupt(data) {
+            // SAFETY: The vCPU is valid by C1 and held by C5.
+            Some(unsafe { bindings::kvm_vpmu_guest_lvtpc(vcpu) })
+        } else {
+            None
+        };
+        if T::PARKS && private.place.get() == Place::Parked {
+            // SAFETY: It is parked here, and KVM's claim stands by C5.
+            if let Some(context) = unsafe { GuestContext::unpark(irqs_off, lvtpc) } {
+                private.place.set(Place::Hardware);
+                // SAFETY: As below.
+                let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
+                let elided = T::resume(&owner, data, lvtpc.unwrap_or(0));
+                context.keep();
+                return elided;
+            }
+            // SAFETY: It is parked, and nobody borrows it but this callback, which doesn't go on to
+            // use what it has read.
+            unsafe { Self::save_parked_here(vcpu, irqs_off) };
+        }
+        private.place.set(Place::Hardware);
+        // SAFETY: As above.
+        let data = unsafe { &mut *private.data.get() };
 
         // Ownership first: from here on nothing counts until VM-entry.
-        let lvtpc_used = T::can_interrupt(data).then_some(lvtpc);
         // SAFETY: KVM has claimed the PMU for the vCPU's virtual machine by C5.
-        let context = unsafe { GuestContext::load(irqs_off, lvtpc_used) };
+        let context = unsafe { GuestContext::load(irqs_off, lvtpc) };
         // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and was just given
         // the PMU.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
-        let elided = T::load(&owner, data, lvtpc);
+        let elided = T::load(&owner, data, lvtpc.unwrap_or(0));
         context.keep();
         elided
     }
@@ -463,20 +578,64 @@ impl<T: Backend> Callbacks<T> {
         // SAFETY: By C5 `load()` came before, on this processor, and has kept the context. As
         // interrupts were off ever since, nothing else could load one here.
         let context = unsafe { GuestContext::resume(irqs_off) };
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
+        // SAFETY: By C2 nobody else borrows it while interrupts are off.
+        let data = unsafe { &mut *private.data.get() };
+        let context = if T::PARKS && T::may_park(data) {
+            // SAFETY: The callback's own vCPU, and the data's only borrow.
+            match unsafe { Self::park(vcpu, data, context, irqs_off) } {
+                Ok(()) => return private.place.set(Place::Parked),
+                Err(context) => context,
+            }
+        } else {
+            context
+        };
+        private.place.set(Place::Memory);
         // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has the PMU since
         // `load()`.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
-        // SAFETY: The callback's own vCPU.
-        let Private {
-            in_hardware, data, ..
-        } = unsafe { Self::private(vcpu) };
-        *in_hardware = false;
         let rests = T::put(&owner, data, completed);
         // Ownership goes back to perf last.
         drop(context);
         if rests {
             // SAFETY: The callback's own vCPU, for which this ends what `load()` began.
             unsafe { Self::settle(vcpu) };
+        }
+    }
+
+    /// Leaves the state where it is, if both perf and the backend agree to it.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is that of the callback `put()`, and `context` is the vCPU's.
+    #[inline(always)]
+    unsafe fn park<'a>(
+        vcpu: *mut bindings::kvm_vcpu,
+        data: &mut T::VcpuData,
+        context: GuestContext<'a>,
+        irqs_off: IrqsOff<'a>,
+    ) -> Result<(), GuestContext<'a>> {
+        let context = context.park()?;
+        // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has had the PMU
+        // since `load()`, at which it is parked now.
+        let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
+        if T::park(&owner, data) {
+            return Ok(());
+        }
+        // SAFETY: It was just parked. That perf has no use for the PMU can't have changed since.
+        unsafe { GuestContext::unpark(irqs_off, None) }.map_or(Ok(()), Err)
+    }
+
+    /// # Safety
+    ///
+    /// Called by KVM only, before the vCPU leaves the processor that it is loaded on, also in the
+    /// middle of another callback.
+    unsafe extern "C" fn save(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The callback's own vCPU.
+        if T::PARKS && unsafe { Self::private(vcpu) }.place.get() == Place::Parked {
+            // SAFETY: As others borrow the data only when it isn't parked, nobody does now.
+            unsafe { Self::save_parked(vcpu) };
         }
     }
 }

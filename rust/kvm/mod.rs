@@ -11,7 +11,7 @@
 //! | [`HeldVcpu`] | is the only one at the vCPU | ask for the guest's configuration and for the event filter |
 //! | [`LoadedVcpu`] | and the vCPU is loaded | ask for the guest's state, too |
 //! | [`Intercepts`] | has been asked to set the intercepts | set them |
-//! | [`OwnerVcpu`] | runs between load and put, interrupts off | use the PMU |
+//! | [`OwnerVcpu`] | runs between load and put, or comes to a vCPU that is parked, interrupts off | use the PMU |
 //!
 //! C header: `arch/x86/include/asm/kvm_vpmu.h` of a kernel with the project's patches.
 
@@ -26,4 +26,4 @@ pub(crate) use backend::Backend;
 pub(crate) use callbacks::Vtable;
 pub(crate) use host::{host_pmu, not_supported};
 pub(crate) use module::{BackendModule, Provider};
-pub(crate) use vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State};
+pub(crate) use vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State, Vcpu};

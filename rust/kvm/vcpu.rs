@@ -118,6 +118,12 @@ impl Vcpu {
         };
     }
 
+    /// Has all intercepts set again, before the next VM-entry.
+    pub(crate) fn request_intercepts(&self) {
+        // SAFETY: The vCPU is valid; the function may be called anywhere.
+        unsafe { bindings::kvm_vpmu_request_recalc_intercepts(self.as_raw()) };
+    }
+
     /// Has KVM deliver a PMI to the guest before the next VM-entry.
     pub(crate) fn request_pmi(&self) {
         // SAFETY: The vCPU is valid by the type's invariant; the function may be called anywhere.
@@ -298,8 +304,9 @@ impl<'a> Deref for Intercepts<'a> {
 ///
 /// # Invariants
 ///
-/// The vCPU is loaded on this processor, interrupts are off, and perf has given the PMU to it. KVM
-/// is between its `load()` and its `put()`, or in one of them.
+/// The vCPU is loaded on this processor, interrupts are off, and perf has given the PMU to it, or
+/// has left it parked there. KVM is between its `load()` and its `put()`, or in one of them, or
+/// comes to what is parked.
 pub(crate) struct OwnerVcpu<'a> {
     /// The vCPU.
     vcpu: &'a Vcpu,
@@ -374,12 +381,6 @@ impl<'a> OwnerVcpu<'a> {
     pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
         // SAFETY: As of `intercept_msr()`.
         unsafe { self.intercept_rdpmc_here(intercept) };
-    }
-
-    /// Has all intercepts set again, before the next VM-entry.
-    pub(crate) fn request_intercepts(&self) {
-        // SAFETY: The vCPU is valid; the function may be called anywhere.
-        unsafe { bindings::kvm_vpmu_request_recalc_intercepts(self.as_raw()) };
     }
 }
 

@@ -18,9 +18,12 @@
 //! [`OwnerVcpu`] proves.
 
 mod amd;
+mod evicted;
 mod intel;
 
+pub(crate) use super::perf::Evicted;
 pub(crate) use amd::AmdPmu;
+pub(crate) use evicted::EvictedPmu;
 pub(crate) use intel::IntelPmu;
 
 use super::{bindings, kvm::OwnerVcpu};
@@ -83,14 +86,17 @@ unsafe fn write(msr: Msr, value: u64) {
 /// Claims this processor's counters, see [`Hw::claim_counters`].
 #[inline(always)]
 fn claim_counters(_owner: &OwnerVcpu<'_>, number: u64) -> Claim {
-    let (mut used, mut status) = (0, 0);
-    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`, and both variables
-    // can be written.
-    let number = unsafe { bindings::perf_claim_guest_counters(number, &mut used, &mut status) };
+    let (mut used, mut host_status, mut may_park) = (0, 0, false);
+    // SAFETY: perf has lent the PMU to the vCPU, by the invariant of `OwnerVcpu`, and all of the
+    // variables can be written.
+    let number = unsafe {
+        bindings::perf_claim_guest_counters(number, &mut used, &mut host_status, &mut may_park)
+    };
     Claim {
         number,
         used: CounterSet::from_bits(used),
-        host_status: status,
+        host_status,
+        may_park,
     }
 }
 

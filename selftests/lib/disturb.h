@@ -57,4 +57,24 @@ struct rival {
 void rival_start(struct rival *r);
 void rival_stop(struct rival *r);
 
+/**
+ * struct visitor - a thread that has the host count on CPUs, each time for a moment
+ * @cpus: where, in turn; the thread itself is on the first of them that is not in turn
+ * @nr_cpus: how many of them
+ * @visits: so far
+ * @stop: to end it
+ * @thread: the thread
+ */
+struct visitor {
+	int cpus[DISTURB_MAX_CPUS];
+	int nr_cpus;
+	atomic_int visits;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+/* Returns after the first visit. */
+void visitor_start(struct visitor *v);
+void visitor_stop(struct visitor *v);
+
 #endif /* SELFTEST_DISTURB_H */

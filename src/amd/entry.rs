@@ -108,6 +108,11 @@ impl Unit for Entry {
     fn entries(&self) -> Option<CounterSet> {
         Some(self.counting)
     }
+
+    /// The next entry is still to be hidden.
+    fn can_stay(&self, _counters: &Counters) -> bool {
+        false
+    }
 }
 
 impl<H: EntryHw> SwitchUnit<H> for Entry {

@@ -132,6 +132,10 @@ impl Unit for FixedControl {
     fn entries(&self) -> Option<CounterSet> {
         None
     }
+
+    fn can_stay(&self, _counters: &Counters) -> bool {
+        true
+    }
 }
 
 impl<H: FixedHw> SwitchUnit<H> for FixedControl {

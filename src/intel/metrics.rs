@@ -165,6 +165,11 @@ impl Unit for Metrics {
     fn entries(&self) -> Option<CounterSet> {
         None
     }
+
+    /// One that is hidden is 0 at each entry.
+    fn can_stay(&self, counters: &Counters) -> bool {
+        self.reach != Reach::Hidden || !counters.active.contains(SLOTS)
+    }
 }
 
 impl<H: MetricsHw> SwitchUnit<H> for Metrics {

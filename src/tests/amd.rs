@@ -381,6 +381,10 @@ impl Cpu for Machine {
         self.reads.get()
     }
 
+    fn evict(&mut self) -> Self {
+        unreachable!("nothing is parked")
+    }
+
     fn used_by_host(&mut self, noise: u64) {
         let used = self.claims.used_by_host(noise);
         scramble(&mut self.counters, used, noise, COUNTER);

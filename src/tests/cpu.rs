@@ -9,7 +9,9 @@ use crate::{
     guest::GuestPmu,
     in_place::Written,
     model::GuestConfig,
+    pmi::{Lvtpc, Overflow},
     register::Register,
+    retired::Retired,
     switch::{Claim, Hw},
     unit::SwitchUnit,
     vendor::Vendor,
@@ -118,6 +120,25 @@ pub(super) trait Cpu: Hw + Sized {
     fn retire_in_place(&mut self, _pmu: &mut GuestPmu<Self::V>, _user: bool) -> Option<bool> {
         None
     }
+
+    /// Leaves the guest's state where it is when the guest is left, if that is possible.
+    fn park(&mut self, _pmu: &mut GuestPmu<Self::V>) -> Option<Overflow> {
+        None
+    }
+
+    /// Enters the guest again with what [`Cpu::park`] has left.
+    fn resume(&mut self, _pmu: &mut GuestPmu<Self::V>, _lvtpc: Lvtpc) {}
+
+    /// Counts an instruction in the meantime. Is the guest owed a PMI?
+    fn retire_parked(&mut self, _pmu: &mut GuestPmu<Self::V>, _what: Retired, _user: bool) -> bool {
+        false
+    }
+
+    /// The next entry is by another VMCS than the last one.
+    fn forget_vmcs(&mut self) {}
+
+    /// perf takes out what is parked. Returns what was there.
+    fn evict(&mut self) -> Self;
 
     /// WRMSRs, but for the ones of the guest.
     fn writes(&self) -> u32;
@@ -230,6 +251,7 @@ impl Claims {
             number: self.last,
             used: CounterSet::from_bits(core::mem::take(&mut self.used)),
             host_status: self.host_status,
+            may_park: self.host_status == 0,
         }
     }
 }

@@ -486,6 +486,7 @@ fn an_exit_costs_no_write_when_nothing_counts() {
 #[test]
 fn an_exit_writes_no_counter_that_is_still_there() {
     let mut pair = counting_guest();
+    pair.guest.keep_nothing();
     pair.run(&run_in_kernel(5));
     let writes = pair.guest.writes();
     pair.guest.exit(|_| {});
@@ -496,6 +497,7 @@ fn an_exit_writes_no_counter_that_is_still_there() {
 #[test]
 fn an_exit_reads_each_counter_once() {
     let mut pair = counting_guest();
+    pair.guest.keep_nothing();
     for op in [
         Op::Migrate,
         Op::Wrmsr(0x4c1, 77),
@@ -713,6 +715,7 @@ fn status_reads(guest: &Vmm<Machine>) -> u32 {
 #[test]
 fn the_status_is_read_if_somebody_else_had_the_counters() {
     let mut guest = counting_guest().guest;
+    guest.keep_nothing();
     let mut reads_of = |leave: fn(&mut Vmm<Machine>)| {
         let before = status_reads(&guest);
         leave(&mut guest);

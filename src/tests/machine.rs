@@ -14,6 +14,8 @@ use crate::{
     in_place::{self, InPlaceHw, Written},
     intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl, Intel},
     msr::{EventSelector, Msr},
+    park,
+    pmi::{Lvtpc, Overflow},
     register::Register,
     retired::Retired,
     switch::{Claim, Hw},
@@ -358,6 +360,30 @@ impl Cpu for Machine {
         Some(in_place::retire(pmu, self, Retired::INSTRUCTION, || user))
     }
 
+    fn park(&mut self, pmu: &mut GuestPmu<Intel>) -> Option<Overflow> {
+        park::stop(pmu, self)
+    }
+
+    fn resume(&mut self, pmu: &mut GuestPmu<Intel>, lvtpc: Lvtpc) {
+        park::resume(pmu, self, lvtpc);
+    }
+
+    fn retire_parked(&mut self, pmu: &mut GuestPmu<Intel>, what: Retired, user: bool) -> bool {
+        park::retire(pmu, self, what, || user)
+    }
+
+    fn forget_vmcs(&mut self) {
+        self.vmcs_global_ctrl = 0;
+    }
+
+    fn evict(&mut self) -> Self {
+        let evicted = self.clone();
+        self.selectors = [0; 8];
+        self.fixed_ctrl = 0;
+        self.status &= FOREIGN;
+        evicted
+    }
+
     fn writes(&self) -> u32 {
         self.writes
     }
@@ -409,6 +435,12 @@ impl Machine {
     /// The host may get these bits of the status at any time.
     pub(super) fn expect_status(&mut self, bits: u64) {
         self.claims.host_status = bits;
+    }
+
+    /// Something that is not the guest's sets these bits of the status while the guest runs.
+    pub(super) fn raise_in_guest(&mut self, bits: u64) {
+        self.status |= bits;
+        self.left |= bits;
     }
 
     pub(super) fn status_reads(&self) -> u32 {

@@ -12,6 +12,7 @@ use crate::{
     intercepts::Access,
     model::{CpuidLeaf, GuestConfig},
     msr::{EventSelector, Msr},
+    park,
     pmi::{Lvtpc, Overflow},
     register::Initiator,
     rest::Rest,
@@ -167,6 +168,16 @@ pub(super) struct Vmm<C: Cpu> {
     fast: bool,
     /// How often it has.
     in_place: u32,
+    /// How often the guest was left with its state in hardware, or could have been.
+    parks: u32,
+    /// How often it was to be entered again at once.
+    brief_exits: u32,
+    /// How often its state was there still when it was.
+    pub(super) parked: u32,
+    /// It never is.
+    keeps_nothing: bool,
+    /// It is entered again with another VMCS.
+    pub(super) forget_vmcs: bool,
 }
 
 impl<C: Cpu> Vmm<C> {
@@ -198,6 +209,11 @@ impl<C: Cpu> Vmm<C> {
             outside: false,
             fast: true,
             in_place: 0,
+            parks: 0,
+            brief_exits: 0,
+            parked: 0,
+            keeps_nothing: false,
+            forget_vmcs: false,
         };
         vmm.enter();
         vmm
@@ -209,6 +225,11 @@ impl<C: Cpu> Vmm<C> {
             vmm.pmu.rest = Rest::new(0);
             vmm.pmu.rest.written(true);
         });
+    }
+
+    /// From now on the guest's state leaves the hardware whenever the guest is left.
+    pub(super) fn keep_nothing(&mut self) {
+        self.keeps_nothing = true;
     }
 
     pub(super) fn cpu(&mut self) -> &mut C {
@@ -272,12 +293,109 @@ impl<C: Cpu> Vmm<C> {
         if !core::mem::take(&mut self.outside) {
             cpu.vm_exit();
         }
-        self.overflow = switch::put(&mut self.pmu, cpu);
-        // Hardware's own vector comes when interrupts go on, which is after `put`.
-        let vector = core::mem::take(&mut cpu.lapic().pmis) > 0;
-        self.pmi_requested |= vector || self.overflow == Overflow::New;
+        // One time in three, whatever may be parked isn't.
+        self.parks += 1;
+        match self.parks % 3 {
+            1 if self.park() => self.save_parked(),
+            2 if self.park() => self.evict(),
+            _ => {
+                let cpu = &mut self.cpus[self.cpu];
+                self.overflow = switch::put(&mut self.pmu, cpu);
+                self.take_pmi(self.overflow);
+            }
+        }
+        let cpu = &mut self.cpus[self.cpu];
         self.renew_intercepts |= core::mem::take(cpu.intercepts()).renewed;
         cpu.assert_host_finds_it_clean();
+    }
+
+    /// Hardware's own vector comes when interrupts go on, which is after what is known of overflows
+    /// was told.
+    fn take_pmi(&mut self, overflow: Overflow) {
+        let vector = core::mem::take(&mut self.cpu().lapic().pmis) > 0;
+        self.pmi_requested |= vector || overflow == Overflow::New;
+    }
+
+    /// The guest was left: leaves its state where it is, if that is possible.
+    fn park(&mut self) -> bool {
+        if self.keeps_nothing || !park::may(&self.pmu) {
+            return false;
+        }
+        let Some(overflow) = self.cpus[self.cpu].park(&mut self.pmu) else {
+            return false;
+        };
+        self.overflow = overflow;
+        self.take_pmi(overflow);
+        true
+    }
+
+    /// Somebody needs the state in memory.
+    fn save_parked(&mut self) {
+        let again = switch::save(&mut self.pmu, &mut self.cpus[self.cpu]);
+        assert_ne!(again, Overflow::New, "told twice");
+    }
+
+    /// perf needs the hardware, and then somebody the state.
+    fn evict(&mut self) {
+        let mut evicted = self.cpus[self.cpu].evict();
+        let again = switch::save(&mut self.pmu, &mut evicted);
+        assert_ne!(again, Overflow::New, "told twice");
+    }
+
+    /// An exit after which the state stays in hardware, if it can, until the guest is entered again.
+    /// `what` is completed in between.
+    pub(super) fn brief_exit(&mut self, what: &[Retired]) {
+        self.brief_exit_to(what, |_| {});
+    }
+
+    /// The same, and the `host` does something that is not about what memory has of the PMU.
+    fn brief_exit_to(&mut self, what: &[Retired], host: impl FnOnce(&mut Self)) {
+        if !self.loaded || self.renew_intercepts {
+            return self.exit(|vmm| {
+                vmm.complete(what);
+                host(vmm);
+            });
+        }
+        self.brief_exits += 1;
+        let cpu = &mut self.cpus[self.cpu];
+        if !core::mem::replace(&mut self.outside, true) {
+            cpu.vm_exit();
+        }
+        if self.brief_exits % 2 == 0 || !self.park() {
+            return self.exit(|vmm| {
+                vmm.complete(what);
+                host(vmm);
+            });
+        }
+        self.outside = false;
+        self.exits += 1;
+        self.parked += 1;
+        let (cpu, user) = (&mut self.cpus[self.cpu], self.user);
+        for what in what {
+            self.pmi_requested |= cpu.retire_parked(&mut self.pmu, *what, user);
+        }
+        host(self);
+        if core::mem::take(&mut self.pmi_requested) && !self.lvtpc_masked {
+            self.lvtpc_masked = self.cpu().lapic().masks_itself;
+            self.pmis += 1;
+        }
+        let cpu = &mut self.cpus[self.cpu];
+        cpu.lapic().lvtpc_masked = self.lvtpc_masked;
+        let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
+        if self.forget_vmcs {
+            cpu.forget_vmcs();
+        }
+        cpu.resume(&mut self.pmu, lvtpc);
+        cpu.assert_ready_to_switch(&self.pmu);
+        cpu.vm_entry();
+    }
+
+    /// Instructions are completed, in memory.
+    fn complete(&mut self, what: &[Retired]) {
+        let user = self.user;
+        for what in what {
+            self.pmi_requested |= self.pmu.retire(*what, || user);
+        }
     }
 
     /// The next exit of that kind is handled in place, if it can be.
@@ -444,7 +562,7 @@ impl<C: Cpu> Vmm<C> {
         self.set_user(user);
         self.cpu().retire(branch);
         if self.cpu().lapic().pmis > 0 {
-            self.exit(|_| {});
+            self.brief_exit(&[]);
         }
     }
 
@@ -459,7 +577,7 @@ impl<C: Cpu> Vmm<C> {
     pub(super) fn run_and_exit(&mut self, user: bool, branch: bool) {
         self.set_user(user);
         self.run_late(branch);
-        self.exit(|_| {});
+        self.brief_exit(&[]);
     }
 
     /// The guest's instruction exits, and is completed by the hypervisor.
@@ -472,18 +590,13 @@ impl<C: Cpu> Vmm<C> {
         if !branch && self.in_place(retire) {
             return;
         }
-        self.exit(|vmm| {
-            let mut owed = vmm.pmu.retire(Retired::INSTRUCTION, || user);
-            if branch {
-                owed |= vmm.pmu.retire(Retired::BRANCH, || user);
-            }
-            vmm.pmi_requested |= owed;
-        });
+        let both = [Retired::INSTRUCTION, Retired::BRANCH];
+        self.brief_exit(&both[..if branch { 2 } else { 1 }]);
     }
 
     /// The guest writes its LVTPC.
     pub(super) fn set_lvtpc(&mut self, masked: bool) {
-        self.exit(|vmm| vmm.lvtpc_masked = masked);
+        self.brief_exit_to(&[], |vmm| vmm.lvtpc_masked = masked);
     }
 
     /// User space changes the event filter, and the hypervisor does not know it yet.

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What must not come of a state that stays in hardware, where random programs rarely get.
+
+use super::{
+    machine::Machine,
+    vmm::{Config, Deny, Vmm, FULL},
+};
+use crate::{rest::Rest, retired::Retired};
+
+/// EN, OS and USR, instructions.
+const COUNTS: u64 = 0x43_00c0;
+
+/// A guest that counts with counter 0, and never rests.
+fn counting(config: &Config) -> Vmm<Machine> {
+    let mut guest = Vmm::new(config, Deny::NOTHING);
+    guest.stay_awake();
+    guest.wrmsr(0x186, COUNTS).unwrap();
+    guest.wrmsr(0x38f, 1).unwrap();
+    guest
+}
+
+/// How many of `n` exits left the state in hardware.
+fn parked(guest: &mut Vmm<Machine>, n: u32) -> u32 {
+    let before = guest.parked;
+    for _ in 0..n {
+        guest.brief_exit(&[]);
+    }
+    guest.parked - before
+}
+
+#[test]
+fn an_exit_costs_what_is_completed() {
+    let mut guest = counting(&FULL);
+    for (what, cost) in [(&[][..], (0, 0)), (&[Retired::INSTRUCTION], (1, 1))] {
+        let costs = [(); 4].map(|()| {
+            let (writes, reads) = (guest.writes(), guest.reads());
+            guest.brief_exit(what);
+            (guest.writes() - writes, guest.reads() - reads)
+        });
+        // Every other time it is parked.
+        assert!(costs.contains(&cost), "{costs:?}");
+    }
+}
+
+/// It is 0 at each entry, which this machine looks for.
+#[test]
+fn metrics_that_the_guest_has_not_got_do_not_stay() {
+    let hidden = Config {
+        metrics: false,
+        ..FULL
+    };
+    let mut guest = counting(&hidden);
+    assert_ne!(parked(&mut guest, 4), 0);
+    // The slots alone do not show in it, but they may have before the guest was left.
+    guest.wrmsr(0x38d, 3 << 12).unwrap();
+    guest.wrmsr(0x38f, 1 | (1 << 35) | (1 << 48)).unwrap();
+    for _ in 0..4 {
+        guest.run(false, false);
+        guest.brief_exit(&[]);
+    }
+    guest.run(false, false);
+    guest.wrmsr(0x38f, 1 | (1 << 35)).unwrap();
+    assert_eq!(parked(&mut guest, 4), 0);
+}
+
+/// A guest enables what it does not know of, for which nothing is selected.
+#[test]
+fn what_the_guest_has_not_got_is_off_at_each_entry() {
+    let hidden = Config {
+        metrics: false,
+        ..FULL
+    };
+    let mut guest = counting(&hidden);
+    guest.wrmsr(0x38f, 1 | (1 << 48)).unwrap();
+    guest.brief_exit(&[]);
+    guest.brief_exit(&[]);
+    assert_eq!(guest.rdmsr(0x38f), Some(1));
+}
+
+#[test]
+fn a_status_of_others_makes_it_leave() {
+    for exits_before in 4..6 {
+        let mut guest = counting(&FULL);
+        guest.wrmsr(0x186, COUNTS | (1 << 20)).unwrap();
+        guest.set_lvtpc(false);
+        assert_ne!(parked(&mut guest, exits_before), 0);
+        guest.cpu().raise_in_guest(1 << 55);
+        assert_eq!(parked(&mut guest, 4), 0);
+        let exits = guest.exits;
+        assert_eq!(guest.rdmsr(0x38e), Some(0));
+        assert_ne!(guest.exits, exits);
+    }
+}
+
+/// Whether something can count decides whether the PMU goes to rest.
+#[test]
+fn a_pmu_that_the_guest_has_switched_off_does_not_stay() {
+    let mut guest = counting(&FULL);
+    guest.exit(|vmm| {
+        vmm.pmu.rest = Rest::new(7);
+        vmm.pmu.rest.written(true);
+    });
+    let mut left = 0;
+    for _ in 0..4 {
+        // One more in a row, and it rests: that it counted in between is known from a single exit.
+        for _ in 0..6 {
+            guest.wrmsr(0x38f, 0).unwrap();
+            guest.brief_exit(&[]);
+        }
+        assert!(!guest.pmu.rest.is());
+        guest.wrmsr(0x38f, 1).unwrap();
+        left += parked(&mut guest, 1);
+    }
+    assert_ne!(left, 0);
+    guest.wrmsr(0x38f, 0).unwrap();
+    for _ in 0..9 {
+        guest.brief_exit(&[]);
+    }
+    assert!(guest.pmu.rest.is());
+}
+
+/// As when it goes on in another VMCS, that of a guest of its own.
+#[test]
+fn the_global_control_is_given_anew() {
+    let mut guest = counting(&FULL);
+    guest.forget_vmcs = true;
+    for _ in 0..4 {
+        guest.brief_exit(&[]);
+        assert_eq!(guest.rdmsr(0x38f), Some(1));
+    }
+}
