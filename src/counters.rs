@@ -147,6 +147,14 @@ impl Counters {
         (self.foreign_status | self.host_status | not_loaded) != 0
     }
 
+    /// Has memory hold the status as hardware has it, of the lent PMU's bits `found`; what hardware
+    /// has not got stays as it was.
+    #[inline(always)]
+    pub(crate) fn save_status(&mut self, found: u64) {
+        let not_loaded = self.global_status & !self.model.status_lent;
+        self.global_status = (found & self.model.global_status_valid) | not_loaded;
+    }
+
     /// What the guest may access without an exit.
     pub(crate) fn passthrough(&self) -> Passthrough {
         let free = self.model.passthrough;

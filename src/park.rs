@@ -12,7 +12,6 @@
 //! loaded: an overflow is told when the guest is left, as ever, for its interrupt may be late.
 
 use crate::{
-    counters::Counters,
     guest::GuestPmu,
     in_place::{self, InPlaceHw},
     pmi::{Lvtpc, Overflow},
@@ -71,17 +70,10 @@ pub(crate) fn resume<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw, lvtpc: 
     pmu.counters.lvtpc_masked = lvtpc.is_masked();
     // What has overflowed behind the mask is not to be told.
     if unmasked && pmu.interrupting() != 0 {
-        update_status(&mut pmu.counters, hw.status());
+        pmu.counters.save_status(hw.status());
     }
     hw.give_global_ctrl(pmu.counters.hw_global_ctrl());
     pmu.counters.model.number_of_counters
-}
-
-/// Has memory hold the status as it is in hardware, where it was `found`.
-fn update_status(counters: &mut Counters, found: u64) {
-    let model = &counters.model;
-    let not_loaded = counters.global_status & !model.status_lent;
-    counters.global_status = (found & model.global_status_valid) | not_loaded;
 }
 
 /// KVM has completed an instruction of the guest, whose state is in hardware: counts it as `what`.
@@ -115,7 +107,7 @@ fn look_for_overflows<V: Vendor>(
         return None;
     }
     let new = found & !counters.global_status;
-    update_status(counters, found);
+    counters.save_status(found);
     let low = switch::moved_and_low(counters, hw);
     Some(switch::overflow_of(interrupting, new, low))
 }

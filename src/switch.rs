@@ -291,6 +291,13 @@ fn write_counters<V: Vendor>(counters: &Counters, hw: &mut impl Hw, differing: C
 /// microseconds at most.
 pub(crate) const JUST_OVERFLOWED: u64 = 1 << 16;
 
+/// May a counter have overflowed a moment ago that has this `value`, and was `known` to have
+/// another?
+#[inline(always)]
+fn may_just_have_overflowed(value: u64, known: u64) -> bool {
+    value < JUST_OVERFLOWED && value != known
+}
+
 /// Saves the counters, also those that count nothing: the guest may have written them.
 ///
 /// Returns those that may have overflowed a moment ago: they have counted since `load`, or were
@@ -310,7 +317,7 @@ fn put_counters<V: Vendor>(counters: &mut Counters, hw: &impl Hw) -> CounterSet 
     model.counters.unrolled(V::COUNTERS, |counter| {
         let value = model.width(counter).to_guest(hw.counter(counter));
         let loaded = core::mem::replace(&mut values[counter.slot()], value);
-        if value < JUST_OVERFLOWED && value != loaded {
+        if may_just_have_overflowed(value, loaded) {
             low |= counter.bit();
         }
     });
@@ -385,10 +392,8 @@ fn put_status<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw, low: CounterSe
     if found != 0 {
         hw.clear_status(found);
     }
-    let model = &counters.model;
-    if model.has_global_registers() {
-        let not_loaded = counters.global_status & !model.status_lent;
-        counters.global_status = (found & model.global_status_valid) | not_loaded;
+    if counters.model.has_global_registers() {
+        counters.save_status(found);
     }
     let interrupting = pmu.interrupting();
     if pmu.counters.lvtpc_masked {
@@ -416,7 +421,7 @@ pub(crate) fn moved_and_low(counters: &mut Counters, hw: &impl Hw) -> CounterSet
     for counter in counters.interrupting.iter() {
         let value = counters.model.width(counter).to_guest(hw.counter(counter));
         let known = core::mem::replace(&mut counters.values[counter.slot()], value);
-        low.set(counter, value < JUST_OVERFLOWED && value != known);
+        low.set(counter, may_just_have_overflowed(value, known));
     }
     low
 }

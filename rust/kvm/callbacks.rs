@@ -203,11 +203,9 @@ impl<T: Backend> Callbacks<T> {
     #[inline(always)]
     unsafe fn data<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a mut T::VcpuData {
         // SAFETY: The caller's promise.
+        unsafe { Self::save_parked(vcpu) };
+        // SAFETY: The caller's promise.
         let private = unsafe { Self::private(vcpu) };
-        if T::PARKS && private.place.get() == Place::Parked {
-            // SAFETY: The caller's promise.
-            unsafe { Self::save_parked(vcpu) };
-        }
         // SAFETY: By C2 and C4 nobody else borrows it, for it isn't parked, nor will be by anybody
         // but the next `put()`.
         unsafe { &mut *private.data.get() }
@@ -218,11 +216,14 @@ impl<T: Backend> Callbacks<T> {
     /// # Safety
     ///
     /// As of [`Self::private`], and nobody borrows the data of a vCPU that is parked.
-    #[cold]
+    #[inline(always)]
     unsafe fn save_parked(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
+        if !T::PARKS || private.place.get() != Place::Parked {
+            return;
+        }
         with_irqs_off(|irqs_off| {
-            // SAFETY: The callback's own vCPU.
-            let private = unsafe { Self::private(vcpu) };
             // With interrupts on, it may have been done in the meantime.
             if private.place.get() == Place::Parked {
                 // SAFETY: It is parked, and the caller's promise.
@@ -632,10 +633,8 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, before the vCPU leaves the processor that it is loaded on, also in the
     /// middle of another callback.
     unsafe extern "C" fn save(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The callback's own vCPU.
-        if T::PARKS && unsafe { Self::private(vcpu) }.place.get() == Place::Parked {
-            // SAFETY: As others borrow the data only when it isn't parked, nobody does now.
-            unsafe { Self::save_parked(vcpu) };
-        }
+        // SAFETY: The callback's own vCPU. Others borrow the data only when it isn't parked, so that
+        // nobody does if it is.
+        unsafe { Self::save_parked(vcpu) };
     }
 }

@@ -7,7 +7,7 @@ use super::{
     cpu::Cpu,
     machine::{hides_metrics, Machine},
     random,
-    vmm::{host, Config, Deny, Vmm, FULL},
+    vmm::{host, Config, Deny, Vmm, FULL, HIDDEN_METRICS},
 };
 use crate::{
     counter::Counter,
@@ -100,12 +100,6 @@ trait Subject: Cpu {
         false
     }
 }
-
-/// A guest that has everything but the PERF_METRICS of its host.
-const HIDDEN_METRICS: Config = Config {
-    metrics: false,
-    ..FULL
-};
 
 /// A selector of `events` with any flags.
 fn selector(events: &'static [u64]) -> impl Strategy<Value = u64> {

@@ -5,18 +5,13 @@
 use super::{
     cpu::Cpu,
     machine::Machine,
-    vmm::{Config, Deny, Vmm, FULL},
+    vmm::{Deny, Vmm, FULL, HIDDEN_METRICS},
 };
 use crate::pmi::Overflow;
 
 /// Selectors of instructions at CPL 0, and the same with an interrupt.
 const COUNTS: u64 = 0x42_00c0;
 const INTERRUPTS: u64 = COUNTS | (1 << 20);
-
-const HIDDEN_METRICS: Config = Config {
-    metrics: false,
-    ..FULL
-};
 
 /// Counter 0 is by `selector`, about to overflow, and another one counts.
 fn guest_about_to_overflow(selector: u64) -> Vmm<Machine> {

@@ -4,7 +4,7 @@
 
 use super::{
     machine::Machine,
-    vmm::{Config, Deny, Vmm, FULL},
+    vmm::{Config, Deny, Vmm, FULL, HIDDEN_METRICS},
 };
 use crate::{rest::Rest, retired::Retired};
 
@@ -46,11 +46,7 @@ fn an_exit_costs_what_is_completed() {
 /// It is 0 at each entry, which this machine looks for.
 #[test]
 fn metrics_that_the_guest_has_not_got_do_not_stay() {
-    let hidden = Config {
-        metrics: false,
-        ..FULL
-    };
-    let mut guest = counting(&hidden);
+    let mut guest = counting(&HIDDEN_METRICS);
     assert_ne!(parked(&mut guest, 4), 0);
     // The slots alone do not show in it, but they may have before the guest was left.
     guest.wrmsr(0x38d, 3 << 12).unwrap();
@@ -67,11 +63,7 @@ fn metrics_that_the_guest_has_not_got_do_not_stay() {
 /// A guest enables what it does not know of, for which nothing is selected.
 #[test]
 fn what_the_guest_has_not_got_is_off_at_each_entry() {
-    let hidden = Config {
-        metrics: false,
-        ..FULL
-    };
-    let mut guest = counting(&hidden);
+    let mut guest = counting(&HIDDEN_METRICS);
     guest.wrmsr(0x38f, 1 | (1 << 48)).unwrap();
     guest.brief_exit(&[]);
     guest.brief_exit(&[]);

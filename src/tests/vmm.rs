@@ -62,6 +62,12 @@ pub(super) const FULL: Config = Config {
     host_counters: 0xf_0000_00ff,
 };
 
+/// One that has not got its host's PERF_METRICS.
+pub(super) const HIDDEN_METRICS: Config = Config {
+    metrics: false,
+    ..FULL
+};
+
 /// An event filter that denies one event, if any, and some fixed counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deny {
@@ -250,11 +256,20 @@ impl<C: Cpu> Vmm<C> {
         &self.cpus
     }
 
-    fn enter(&mut self) {
+    /// Delivers the PMI that is requested, if one is.
+    fn deliver_pmi(&mut self) {
         if core::mem::take(&mut self.pmi_requested) && !self.lvtpc_masked {
             self.lvtpc_masked = self.cpu().lapic().masks_itself;
             self.pmis += 1;
         }
+    }
+
+    fn lvtpc(&self) -> Lvtpc {
+        Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 })
+    }
+
+    fn enter(&mut self) {
+        self.deliver_pmi();
         // KVM learns of it by the PMU's state.
         let at_rest = self.pmu.rest.is();
         if core::mem::take(&mut self.renew_intercepts) || at_rest == self.loaded {
@@ -264,6 +279,7 @@ impl<C: Cpu> Vmm<C> {
             self.status_intercepted = false;
         }
         self.loaded = !at_rest;
+        let lvtpc = self.lvtpc();
         let cpu = &mut self.cpus[self.cpu];
         cpu.set_user(self.user);
         cpu.lapic().lvtpc_masked = self.lvtpc_masked;
@@ -272,7 +288,6 @@ impl<C: Cpu> Vmm<C> {
             assert!(!self.rdpmc_is_free && self.free.iter().all(|row| row.1 == Access::NONE));
             return;
         }
-        let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
         let writes = cpu.writes();
         let elided = switch::load(&mut self.pmu, cpu, lvtpc);
         let counters = self.pmu.model().counters.len();
@@ -350,24 +365,12 @@ impl<C: Cpu> Vmm<C> {
 
     /// The same, and the `host` does something that is not about what memory has of the PMU.
     fn brief_exit_to(&mut self, what: &[Retired], host: impl FnOnce(&mut Self)) {
-        if !self.loaded || self.renew_intercepts {
+        if !self.stays_parked() {
             return self.exit(|vmm| {
                 vmm.complete(what);
                 host(vmm);
             });
         }
-        self.brief_exits += 1;
-        let cpu = &mut self.cpus[self.cpu];
-        if !core::mem::replace(&mut self.outside, true) {
-            cpu.vm_exit();
-        }
-        if self.brief_exits % 2 == 0 || !self.park() {
-            return self.exit(|vmm| {
-                vmm.complete(what);
-                host(vmm);
-            });
-        }
-        self.outside = false;
         self.exits += 1;
         self.parked += 1;
         let (cpu, user) = (&mut self.cpus[self.cpu], self.user);
@@ -375,19 +378,31 @@ impl<C: Cpu> Vmm<C> {
             self.pmi_requested |= cpu.retire_parked(&mut self.pmu, *what, user);
         }
         host(self);
-        if core::mem::take(&mut self.pmi_requested) && !self.lvtpc_masked {
-            self.lvtpc_masked = self.cpu().lapic().masks_itself;
-            self.pmis += 1;
-        }
+        self.deliver_pmi();
+        let lvtpc = self.lvtpc();
         let cpu = &mut self.cpus[self.cpu];
         cpu.lapic().lvtpc_masked = self.lvtpc_masked;
-        let lvtpc = Lvtpc::new(if self.lvtpc_masked { 1 << 16 } else { 0 });
         if self.forget_vmcs {
             cpu.forget_vmcs();
         }
         cpu.resume(&mut self.pmu, lvtpc);
         cpu.assert_ready_to_switch(&self.pmu);
         cpu.vm_entry();
+    }
+
+    /// The guest exits, if it is not outside already. Does its state stay in hardware until it is
+    /// entered again? Every other time it does, if it can.
+    fn stays_parked(&mut self) -> bool {
+        if !self.loaded || self.renew_intercepts {
+            return false;
+        }
+        self.brief_exits += 1;
+        if !core::mem::replace(&mut self.outside, true) {
+            self.cpu().vm_exit();
+        }
+        let stays = self.brief_exits % 2 == 1 && self.park();
+        self.outside = !stays;
+        stays
     }
 
     /// Instructions are completed, in memory.
