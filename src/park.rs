@@ -70,7 +70,9 @@ pub(crate) fn resume<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw, lvtpc: 
     pmu.counters.lvtpc_masked = lvtpc.is_masked();
     // What has overflowed behind the mask is not to be told.
     if unmasked && pmu.interrupting() != 0 {
-        pmu.counters.save_status(hw.status());
+        let found = switch::read_status(&mut pmu.counters, hw);
+        pmu.counters.save_status(found);
+        switch::hide_status(&mut pmu.counters, hw);
     }
     hw.give_global_ctrl(pmu.counters.hw_global_ctrl());
     pmu.counters.model.number_of_counters

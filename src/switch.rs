@@ -340,7 +340,7 @@ fn set_selectors<V: Vendor>(
 }
 
 /// Reads what of hardware's status is the lent PMU's, and keeps what else was there in mind.
-fn read_status(counters: &mut Counters, hw: &mut impl Hw) -> u64 {
+pub(crate) fn read_status(counters: &mut Counters, hw: &mut impl Hw) -> u64 {
     let found = hw.status();
     let lent = counters.model.status_lent;
     counters.foreign_status = found & !lent;
@@ -365,6 +365,11 @@ fn load_status(counters: &mut Counters, hw: &mut impl Hw) {
         hw.set_status(wanted & !found);
     }
     counters.status_known = true;
+    hide_status(counters, hw);
+}
+
+/// Has the guest exit where it would read another status in hardware than its own.
+pub(crate) fn hide_status(counters: &mut Counters, hw: &mut impl Hw) {
     if counters.passthrough().global_status && counters.status_differs() {
         counters.status_hidden = true;
         hw.intercept_status();

@@ -85,6 +85,19 @@ fn a_status_of_others_makes_it_leave() {
     }
 }
 
+/// It comes while the guest's LVTPC is masked, when nobody looks, and is there when it is unmasked.
+#[test]
+fn a_status_of_others_behind_a_mask_is_not_the_guest_s() {
+    for exits_before in 4..6 {
+        let mut guest = counting(&FULL);
+        guest.wrmsr(0x186, COUNTS | (1 << 20)).unwrap();
+        assert_ne!(parked(&mut guest, exits_before), 0);
+        guest.cpu().raise_in_guest(1 << 63);
+        guest.set_lvtpc(false);
+        assert_eq!(guest.rdmsr(0x38e), Some(0));
+    }
+}
+
 /// Whether something can count decides whether the PMU goes to rest.
 #[test]
 fn a_pmu_that_the_guest_has_switched_off_does_not_stay() {

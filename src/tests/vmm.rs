@@ -292,11 +292,17 @@ impl<C: Cpu> Vmm<C> {
         let elided = switch::load(&mut self.pmu, cpu, lvtpc);
         let counters = self.pmu.model().counters.len();
         assert!(elided <= counters && counters - elided <= cpu.writes() - writes);
-        let intercepts = core::mem::take(cpu.intercepts());
-        self.status_intercepted |= intercepts.status;
-        self.renew_intercepts |= intercepts.renewed;
+        self.take_intercepts();
+        let cpu = &mut self.cpus[self.cpu];
         cpu.assert_ready_to_switch(&self.pmu);
         cpu.vm_entry();
+    }
+
+    /// What the switch has done to the guest's intercepts.
+    fn take_intercepts(&mut self) {
+        let intercepts = core::mem::take(self.cpu().intercepts());
+        self.status_intercepted |= intercepts.status;
+        self.renew_intercepts |= intercepts.renewed;
     }
 
     fn leave(&mut self) {
@@ -386,6 +392,8 @@ impl<C: Cpu> Vmm<C> {
             cpu.forget_vmcs();
         }
         cpu.resume(&mut self.pmu, lvtpc);
+        self.take_intercepts();
+        let cpu = &mut self.cpus[self.cpu];
         cpu.assert_ready_to_switch(&self.pmu);
         cpu.vm_entry();
     }
