@@ -192,7 +192,12 @@ impl<T: Backend> Callbacks<T> {
     #[inline(always)]
     unsafe fn data_ref<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a T::VcpuData {
         // SAFETY: The caller's promise.
-        unsafe { Self::data(vcpu) }
+        unsafe { Self::save_parked(vcpu) };
+        // SAFETY: The caller's promise.
+        let private = unsafe { Self::private(vcpu) };
+        // SAFETY: It isn't parked, nor will be by anybody but the next `put()`, and by C2 and C4
+        // nobody borrows it mutably.
+        unsafe { &*private.data.get() }
     }
 
     /// The data of a vCPU, in memory.
