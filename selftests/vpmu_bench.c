@@ -59,7 +59,7 @@ enum pmu_state {
 	PMU_OFF,
 	PMU_COUNTING,
 	PMU_COUNTING_INSNS,
-	PMU_COUNTING_BRANCHES,
+	PMU_COUNTING_CYCLES,
 	PMU_SAMPLING,
 };
 
@@ -84,7 +84,7 @@ static const struct row {
 	{ "global-ctrl", OP_GLOBAL_CTRL, PMU_COUNTING },
 	{ "write-counter", OP_WRITE_COUNTER, PMU_COUNTING },
 	{ "write-selector", OP_WRITE_SELECTOR, PMU_COUNTING },
-	{ "write-selector-alone", OP_WRITE_SELECTOR, PMU_COUNTING_BRANCHES },
+	{ "write-selector-alone", OP_WRITE_SELECTOR, PMU_COUNTING_CYCLES },
 	{ "sample", OP_SAMPLE, PMU_SAMPLING },
 };
 
@@ -182,12 +182,12 @@ static void guest_wait_for_interrupt(void)
 		;
 }
 
-/* Instructions only where others count them anyway. */
+/* What counts instructions only where others count them anyway. */
 static uint64_t event_to_write(enum pmu_state state, uint64_t i)
 {
-	if (i % 2)
-		return vpmu_event_branches();
-	return state == PMU_COUNTING ? vpmu_event_insns() : vpmu_event_cycles();
+	if (state == PMU_COUNTING)
+		return i % 2 ? vpmu_event_branches() : vpmu_event_insns();
+	return i % 2 ? vpmu_event_mispredicted_branches() : vpmu_event_cycles();
 }
 
 static void guest_op(enum op op, enum pmu_state state, unsigned int id, uint64_t i)
@@ -239,8 +239,8 @@ static void guest_code(enum op op, enum pmu_state state, unsigned int id)
 		guest_count_everywhere();
 	if (state == PMU_COUNTING_INSNS)
 		guest_count(vpmu_event_insns());
-	if (state == PMU_COUNTING_BRANCHES)
-		guest_count(vpmu_event_branches());
+	if (state == PMU_COUNTING_CYCLES)
+		guest_count(vpmu_event_cycles());
 	if (state == PMU_SAMPLING)
 		guest_sample_init(id);
 	for (round = 1; ; round++) {

@@ -3,7 +3,7 @@
 //! The mediated PMU as a backend of KVM, and the module that registers it.
 
 use crate::{
-    amd::Amd,
+    amd::{entry, Amd},
     caps::{self, HostPmu, HostVendor, PmuCaps, Unoffered},
     guest::GuestPmu,
     in_place::{self, Written},
@@ -144,9 +144,6 @@ pub(crate) trait Platform: Vendor {
         at_cpl0: bool,
     ) -> bool;
 
-    /// Can any state be parked?
-    const PARKS: bool;
-
     /// See [`park::stop`].
     fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Option<Overflow>;
 
@@ -160,6 +157,9 @@ pub(crate) trait Platform: Vendor {
         what: Retired,
         at_cpl0: bool,
     ) -> bool;
+
+    /// See [`park::rdpmc`].
+    fn rdpmc_parked(vcpu: &OwnerVcpu<'_>, pmu: &GuestPmu<Self>, ecx: u32) -> Option<u64>;
 
     /// See [`switch::save`].
     fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<Self>, state: &Evicted<'_>) -> Overflow;
@@ -201,8 +201,6 @@ impl Platform for Intel {
         })
     }
 
-    const PARKS: bool = true;
-
     #[inline(always)]
     fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Option<Overflow> {
         park::stop(pmu, &mut IntelPmu::new(vcpu))
@@ -224,6 +222,10 @@ impl Platform for Intel {
         })
     }
 
+    fn rdpmc_parked(vcpu: &OwnerVcpu<'_>, pmu: &GuestPmu<Self>, ecx: u32) -> Option<u64> {
+        park::rdpmc(pmu, &IntelPmu::new(vcpu), ecx)
+    }
+
     fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<Self>, state: &Evicted<'_>) -> Overflow {
         switch::save(pmu, &mut EvictedPmu::new(vcpu, state))
     }
@@ -243,14 +245,13 @@ impl Platform for Amd {
         switch::put(pmu, &mut AmdPmu::new(vcpu))
     }
 
-    /// The entry would count by the new selectors.
     fn write_in_place(
-        _vcpu: &OwnerVcpu<'_>,
-        _pmu: &mut GuestPmu<Self>,
-        _register: Register,
-        _data: u64,
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        register: Register,
+        data: u64,
     ) -> Written {
-        Written::No
+        entry::write_in_place(pmu, &mut AmdPmu::new(vcpu), register, data, vcpu.filter())
     }
 
     /// The entry does.
@@ -263,34 +264,38 @@ impl Platform for Amd {
         false
     }
 
-    /// The entry is to be hidden anew each time, see [`crate::amd::entry`].
-    const PARKS: bool = false;
-
-    fn park(_vcpu: &OwnerVcpu<'_>, _pmu: &mut GuestPmu<Self>) -> Option<Overflow> {
-        None
+    #[inline(always)]
+    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Option<Overflow> {
+        park::stop(pmu, &mut AmdPmu::new(vcpu))
     }
 
-    fn resume(_vcpu: &OwnerVcpu<'_>, _pmu: &mut GuestPmu<Self>, _lvtpc: Lvtpc) -> Elided {
-        0
+    #[inline(always)]
+    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
+        park::resume(pmu, &mut AmdPmu::new(vcpu), lvtpc)
     }
 
     fn retire_parked(
-        _vcpu: &OwnerVcpu<'_>,
-        _pmu: &mut GuestPmu<Self>,
-        _what: Retired,
-        _at_cpl0: bool,
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        what: Retired,
+        at_cpl0: bool,
     ) -> bool {
-        false
+        park::retire(pmu, &mut AmdPmu::new(vcpu), what, || {
+            !at_cpl0 && vcpu.is_in_user_mode()
+        })
     }
 
-    fn save(_vcpu: &Vcpu, _pmu: &mut GuestPmu<Self>, _state: &Evicted<'_>) -> Overflow {
-        Overflow::None
+    fn rdpmc_parked(vcpu: &OwnerVcpu<'_>, pmu: &GuestPmu<Self>, ecx: u32) -> Option<u64> {
+        park::rdpmc(pmu, &AmdPmu::new(vcpu), ecx)
+    }
+
+    fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<Self>, state: &Evicted<'_>) -> Overflow {
+        switch::save(pmu, &mut EvictedPmu::new(vcpu, state))
     }
 }
 
 impl<V: Platform> kvm::Backend for Mediated<V> {
     const NAME: &'static CStr = c_str!("mediated");
-    const PARKS: bool = V::PARKS;
 
     type VcpuData = GuestPmu<V>;
 
@@ -425,16 +430,20 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         }
         pmu.rest.is()
     }
+
     fn may_park(pmu: &GuestPmu<V>) -> bool {
         park::may(pmu)
     }
 
-    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) -> bool {
-        let overflow = V::park(vcpu, pmu);
-        if let Some(overflow) = overflow {
-            tell(vcpu, overflow);
+    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, completed: bool) -> bool {
+        let Some(overflow) = V::park(vcpu, pmu) else {
+            return false;
+        };
+        tell(vcpu, overflow);
+        if completed {
+            park::end_without_entry(pmu);
         }
-        overflow.is_some()
+        true
     }
 
     fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, lvtpc: u32) -> Elided {
@@ -447,9 +456,14 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         }
     }
 
+    fn rdpmc_parked(vcpu: &OwnerVcpu<'_>, pmu: &GuestPmu<V>, ecx: u32) -> Option<u64> {
+        V::rdpmc_parked(vcpu, pmu, ecx)
+    }
+
     fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<V>, state: &Evicted<'_>) {
         let overflow = V::save(vcpu, pmu, state);
-        if overflow == Overflow::New || state.has_pmi() {
+        let owed = park::end(pmu);
+        if owed || overflow == Overflow::New || state.has_pmi() {
             vcpu.request_pmi();
         }
     }

@@ -164,11 +164,13 @@ impl Counters {
         }
     }
 
-    /// What an instruction counts on that executes now, at CPL 0.
-    pub(crate) fn counting_instructions(&self) -> Counting {
+    /// What an instruction counts on that executes now; `in_user_mode` is that of
+    /// [`Emulated::at_level`].
+    #[inline(always)]
+    pub(crate) fn counting_instructions(&self, in_user_mode: impl FnOnce() -> bool) -> Counting {
         let counters = self.emulated.instructions() & self.globally_enabled();
         Counting {
-            counters: self.emulated.at_level(counters, || false),
+            counters: self.emulated.at_level(counters, in_user_mode),
             interrupting: self.interrupting,
         }
     }

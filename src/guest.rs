@@ -38,6 +38,9 @@ pub(crate) struct GuestPmu<V: Vendor> {
     /// A write takes effect when WRMSR has retired. So one that switches a counter on is not counted
     /// by it, and one that switches it off is.
     pub(crate) wrmsr: Option<Counting>,
+    /// What the instruction counts on that KVM has completed while the state was parked
+    /// ([`crate::park`]), if the next entry counts it in its stead.
+    pub(crate) left_to_entry: Option<Counting>,
 }
 
 /// No PMU.
@@ -48,6 +51,7 @@ impl<V: Vendor> Default for GuestPmu<V> {
             units: V::Units::default(),
             rest: Rest::default(),
             wrmsr: None,
+            left_to_entry: None,
         }
     }
 }
@@ -160,7 +164,7 @@ impl<V: Vendor> GuestPmu<V> {
         filter: &impl EventFilter,
     ) -> Result<(), GeneralProtection> {
         let by_guest = by == Initiator::Guest;
-        let wrmsr = by_guest.then(|| self.counters.counting_instructions());
+        let wrmsr = by_guest.then(|| self.counters.counting_instructions(|| false));
         match register {
             Register::Selector(counter) => {
                 let bits = self.accept(data, self.model().selector_valid(counter))?;

@@ -12,6 +12,7 @@
 
 use crate::{
     counter::CounterSet,
+    counters::{Counters, Counting},
     filter::EventFilter,
     guest::GuestPmu,
     msr::EventSelector,
@@ -22,10 +23,14 @@ use crate::{
     vendor::Vendor,
 };
 
-/// Hardware on which nothing counts between VM-exit and VM-entry, nor by the entry.
+/// Hardware on which nothing counts between VM-exit and VM-entry.
 pub(crate) trait InPlaceHw: Hw {
     /// The guest's global control as of the last VM-exit.
     fn exit_global_ctrl(&self) -> u64;
+
+    /// Has the global control be `ctrl` as soon as the guest is entered, as it was when the guest
+    /// was left, which may be entered by another VMCS now.
+    fn keep_global_ctrl(&mut self, ctrl: u64);
 }
 
 /// What became of a write.
@@ -111,19 +116,17 @@ where
         return false;
     }
     read_global_ctrl(pmu, hw);
-    count(pmu, hw, what, in_user_mode)
+    let counting = pmu.counting(what, in_user_mode);
+    count::<V>(&mut pmu.counters, hw, counting)
 }
 
-/// As [`retire`], where the global control is known.
+/// Counts one by `counting`. Returns whether the guest is owed a PMI.
 #[must_use]
 pub(crate) fn count<V: Vendor>(
-    pmu: &mut GuestPmu<V>,
+    counters: &mut Counters,
     hw: &mut impl Hw,
-    what: Retired,
-    in_user_mode: impl FnOnce() -> bool,
+    counting: Counting,
 ) -> bool {
-    let counting = pmu.counting(what, in_user_mode);
-    let counters = &mut pmu.counters;
     let mut overflowed = CounterSet::EMPTY;
     let model = &counters.model;
     counting.counters.unrolled(V::COUNTERS, |counter| {

@@ -10,26 +10,28 @@
 //!
 //! Nothing may come of it that the guest, or the host, could tell from a PMU that is saved and
 //! loaded: an overflow is told when the guest is left, as ever, for its interrupt may be late.
+//!
+//! Where the entry itself counts, as VMRUN does, an instruction that KVM completes meanwhile is
+//! left to it, if the same counters count both.
 
 use crate::{
+    counters::Counters,
     guest::GuestPmu,
     in_place::{self, InPlaceHw},
     pmi::{Lvtpc, Overflow},
     retired::Retired,
     switch::{self, Elided, Hw},
-    unit::Unit,
+    unit::{SwitchUnit, Unit},
     vendor::Vendor,
 };
 
 /// Can `pmu` be parked, as far as that is known without a look at hardware?
 ///
-/// Where the guest's access of the global control exits hardware's is not the guest's, and where
-/// that of the status does it is about to change.
+/// Where the guest's accesses of the status exit that it has free, hardware's is about to change.
 #[inline(always)]
 pub(crate) fn may<V: Vendor>(pmu: &GuestPmu<V>) -> bool {
     let counters = &pmu.counters;
     counters.may_park
-        && counters.model.passthrough.global_ctrl
         && !counters.is_idle()
         && !counters.status_hidden
         && pmu.units.can_stay(counters)
@@ -43,12 +45,14 @@ pub(crate) fn may<V: Vendor>(pmu: &GuestPmu<V>) -> bool {
 #[inline(always)]
 pub(crate) fn stop<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl InPlaceHw) -> Option<Overflow> {
     let counters = &mut pmu.counters;
-    let ctrl = hw.exit_global_ctrl();
-    // What the guest has not got, it has switched on.
-    if ctrl & !counters.model.global_ctrl_valid != 0 {
-        return None;
+    if counters.model.passthrough.global_ctrl {
+        let ctrl = hw.exit_global_ctrl();
+        // What the guest has not got, it has switched on.
+        if ctrl & !counters.model.global_ctrl_valid != 0 {
+            return None;
+        }
+        counters.global_ctrl = ctrl;
     }
-    counters.global_ctrl = ctrl;
     if !pmu.can_count() {
         return None;
     }
@@ -64,17 +68,25 @@ pub(crate) fn stop<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl InPlaceHw) ->
 /// The guest is about to be entered again, with its state in hardware, and maybe with another VMCS
 /// than it was left with. Its LVTPC is `lvtpc` now.
 #[inline(always)]
-pub(crate) fn resume<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl Hw, lvtpc: Lvtpc) -> Elided {
+pub(crate) fn resume<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H, lvtpc: Lvtpc) -> Elided
+where
+    V: Vendor,
+    V::Units: SwitchUnit<H>,
+    H: InPlaceHw,
+{
     pmu.wrmsr = None;
     let unmasked = pmu.counters.lvtpc_masked && !lvtpc.is_masked();
     pmu.counters.lvtpc_masked = lvtpc.is_masked();
     // What has overflowed behind the mask is not to be told.
     if unmasked && pmu.interrupting() != 0 {
         let found = switch::read_status(&mut pmu.counters, hw);
-        pmu.counters.save_status(found);
+        know_status(&mut pmu.counters, hw, found);
         switch::hide_status(&mut pmu.counters, hw);
     }
-    hw.give_global_ctrl(pmu.counters.hw_global_ctrl());
+    if pmu.left_to_entry.take().is_none() {
+        pmu.units.before_resume(&pmu.counters, hw);
+    }
+    hw.keep_global_ctrl(pmu.counters.hw_global_ctrl());
     pmu.counters.model.number_of_counters
 }
 
@@ -89,11 +101,49 @@ pub(crate) fn retire<V: Vendor>(
     what: Retired,
     in_user_mode: impl FnOnce() -> bool,
 ) -> bool {
-    if !pmu.may_count(what) {
-        pmu.wrmsr = None;
+    if what == Retired::INSTRUCTION && entry_will_count_it(pmu) {
+        pmu.left_to_entry = Some(pmu.counters.counting_instructions(in_user_mode));
         return false;
     }
-    in_place::count(pmu, hw, what, in_user_mode)
+    if !pmu.may_count(what) {
+        return false;
+    }
+    let counting = pmu.counting(what, in_user_mode);
+    in_place::count::<V>(&mut pmu.counters, hw, counting)
+}
+
+/// Does the entry to come count as an instruction does, and nothing else by now?
+#[inline(always)]
+fn entry_will_count_it<V: Vendor>(pmu: &GuestPmu<V>) -> bool {
+    let instructions = pmu.counters.emulated.instructions();
+    pmu.left_to_entry.is_none() && pmu.units.entries() == Some(instructions)
+}
+
+/// What RDPMC reads with this ECX of a counter, in hardware. `None` if it is something else.
+pub(crate) fn rdpmc<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw, ecx: u32) -> Option<u64> {
+    let counter = V::rdpmc(pmu.model(), ecx)?;
+    let width = pmu.model().width(counter);
+    Some(width.to_guest(hw.counter(counter)))
+}
+
+/// KVM has completed an instruction in place, did not enter the guest after it, and has parked its
+/// state: leaves to the next entry what this one would have counted.
+pub(crate) fn end_without_entry<V: Vendor>(pmu: &mut GuestPmu<V>) {
+    if pmu.units.entries().is_some() {
+        pmu.wrmsr = None;
+        pmu.left_to_entry = Some(pmu.counters.counting_instructions(|| false));
+    }
+}
+
+/// The state is in memory again: counts what was left to an entry that does not come. Returns
+/// whether the guest is owed a PMI.
+#[must_use]
+pub(crate) fn end<V: Vendor>(pmu: &mut GuestPmu<V>) -> bool {
+    let Some(counting) = pmu.left_to_entry.take() else {
+        return false;
+    };
+    let overflowed = pmu.counters.increment(counting.counters);
+    !(overflowed & counting.interrupting).is_empty()
 }
 
 /// As [`switch::save`] does; `None` if the status has somebody else's bits.
@@ -109,7 +159,17 @@ fn look_for_overflows<V: Vendor>(
         return None;
     }
     let new = found & !counters.global_status;
-    counters.save_status(found);
+    know_status(counters, hw, found);
     let low = switch::moved_and_low(counters, hw);
     Some(switch::overflow_of(interrupting, new, low))
+}
+
+/// Has memory know the status `found` as well. Where the guest has none it would stay, and look
+/// like another overflow the next time.
+fn know_status(counters: &mut Counters, hw: &mut impl Hw, found: u64) {
+    if counters.model.has_global_registers() {
+        counters.save_status(found);
+    } else if found != 0 {
+        hw.clear_status(found);
+    }
 }

@@ -85,6 +85,10 @@ pub(crate) trait SwitchUnit<H>: Unit {
     /// The counters are in hardware, by way of `loaded`; puts the unit there.
     fn load(&mut self, counters: &Counters, hw: &mut H, loaded: Loaded);
 
+    /// The guest is entered again with the unit as the last VM-exit has left it in hardware, and
+    /// completes nothing by it.
+    fn before_resume(&mut self, counters: &Counters, hw: &mut H);
+
     /// Selectors that the unit has were written while it is in hardware, which has to follow.
     fn reload(&mut self, hw: &mut H);
 
@@ -168,6 +172,8 @@ impl<H> SwitchUnit<H> for () {
     fn before_load(&mut self, _counters: &mut Counters, _hw: &mut H) {}
 
     fn load(&mut self, _counters: &Counters, _hw: &mut H, _loaded: Loaded) {}
+
+    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H) {}
 
     fn reload(&mut self, _hw: &mut H) {}
 
@@ -261,6 +267,12 @@ impl<H, A: SwitchUnit<H>, B: SwitchUnit<H>> SwitchUnit<H> for (A, B) {
     fn load(&mut self, counters: &Counters, hw: &mut H, loaded: Loaded) {
         self.0.load(counters, hw, loaded);
         self.1.load(counters, hw, loaded);
+    }
+
+    #[inline(always)]
+    fn before_resume(&mut self, counters: &Counters, hw: &mut H) {
+        self.0.before_resume(counters, hw);
+        self.1.before_resume(counters, hw);
     }
 
     #[inline(always)]

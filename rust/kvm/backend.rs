@@ -20,10 +20,6 @@ pub(crate) trait Backend: Sized + 'static {
     /// What KVM calls the backend in its log.
     const NAME: &'static CStr;
 
-    /// Can any state stay in hardware when the guest is left? If not [`Backend::park`] and what
-    /// follows from it are never called.
-    const PARKS: bool;
-
     /// What belongs to a vCPU; dropped with it.
     type VcpuData: Send;
 
@@ -64,7 +60,7 @@ pub(crate) trait Backend: Sized + 'static {
     fn rdpmc(data: &Self::VcpuData, ecx: u32) -> Result<u64, GeneralProtection>;
 
     /// Would RDPMC with this operand fault, whatever the guest's privileges are, before an
-    /// intercept has its turn?
+    /// intercept has its turn? That must not depend on what changes in hardware.
     fn rdpmc_faults(data: &Self::VcpuData, ecx: u32) -> bool;
 
     /// The virtual machine's event filter changed.
@@ -117,9 +113,10 @@ pub(crate) trait Backend: Sized + 'static {
     fn may_park(data: &Self::VcpuData) -> bool;
 
     /// The guest was left, and the host does not need the PMU: does the state stay in hardware?
-    /// Interrupts are off. If not [`Backend::put`] follows; else, after [`Backend::resume`] or in its
-    /// place, [`Backend::save`] before anything that does not come in place.
-    fn park(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData) -> bool;
+    /// Interrupts are off. `completed` is that of [`Backend::put`], which follows if not; else, after
+    /// [`Backend::resume`] or in its place, [`Backend::save`] before anything that does not come in
+    /// place.
+    fn park(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, completed: bool) -> bool;
 
     /// As [`Backend::load`], with the state in hardware.
     fn resume(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
@@ -131,6 +128,10 @@ pub(crate) trait Backend: Sized + 'static {
         what: Retired,
         at_cpl0: bool,
     );
+
+    /// As [`Backend::rdpmc`], while the state is parked. `None` if it has to be taken out of hardware
+    /// for that. Interrupts are off.
+    fn rdpmc_parked(vcpu: &OwnerVcpu<'_>, data: &Self::VcpuData, ecx: u32) -> Option<u64>;
 
     /// The state that was parked has left the hardware, as `state`. Interrupts are off.
     fn save(vcpu: &Vcpu, data: &mut Self::VcpuData, state: &Evicted<'_>);

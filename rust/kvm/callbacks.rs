@@ -216,6 +216,44 @@ impl<T: Backend> Callbacks<T> {
         unsafe { &mut *private.data.get() }
     }
 
+    /// Has `read` look at what memory has of a vCPU. What changes in hardware is out of date if the
+    /// vCPU is parked.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::private`].
+    unsafe fn peek<R>(vcpu: *mut bindings::kvm_vcpu, read: impl FnOnce(&T::VcpuData) -> R) -> R {
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
+        // SAFETY: By C2 nobody else borrows it while interrupts are off.
+        with_irqs_off(|_| read(unsafe { &*private.data.get() }))
+    }
+
+    /// Calls `call` with the vCPU as the owner of the PMU at which it is parked, in between; or
+    /// doesn't, if it isn't.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::private`].
+    unsafe fn visit<R>(
+        vcpu: *mut bindings::kvm_vcpu,
+        call: impl FnOnce(&OwnerVcpu<'_>, &mut T::VcpuData) -> R,
+    ) -> Option<R> {
+        with_irqs_off(|irqs_off| {
+            // SAFETY: The callback's own vCPU.
+            let private = unsafe { Self::private(vcpu) };
+            if private.place.get() != Place::Parked {
+                return None;
+            }
+            // SAFETY: It is parked here, with the claim of `load()`.
+            let context = unsafe { GuestContext::visit(irqs_off) }?;
+            // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and parked.
+            let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
+            // SAFETY: By C2 nobody else borrows it while interrupts are off.
+            Some(call(&owner, unsafe { &mut *private.data.get() }))
+        })
+    }
+
     /// Takes what is parked out of hardware, if it is.
     ///
     /// # Safety
@@ -225,7 +263,7 @@ impl<T: Backend> Callbacks<T> {
     unsafe fn save_parked(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: The callback's own vCPU.
         let private = unsafe { Self::private(vcpu) };
-        if !T::PARKS || private.place.get() != Place::Parked {
+        if private.place.get() != Place::Parked {
             return;
         }
         with_irqs_off(|irqs_off| {
@@ -370,7 +408,7 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held.
     unsafe extern "C" fn is_valid_msr(vcpu: *mut bindings::kvm_vcpu, msr: u32) -> bool {
         // SAFETY: The callback's own vCPU.
-        T::is_valid_msr(unsafe { Self::data_ref(vcpu) }, Msr::new(msr))
+        unsafe { Self::peek(vcpu, |data| T::is_valid_msr(data, Msr::new(msr))) }
     }
 
     /// # Safety
@@ -420,7 +458,12 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held and `value` valid for a write.
     unsafe extern "C" fn rdpmc(vcpu: *mut bindings::kvm_vcpu, ecx: u32, value: *mut u64) -> c_int {
         // SAFETY: The callback's own vCPU.
-        let result = T::rdpmc(unsafe { Self::data_ref(vcpu) }, ecx);
+        let parked = unsafe { Self::visit(vcpu, |owner, data| T::rdpmc_parked(owner, data, ecx)) };
+        let result = match parked.flatten() {
+            Some(value) => Ok(value),
+            // SAFETY: The callback's own vCPU.
+            None => T::rdpmc(unsafe { Self::data_ref(vcpu) }, ecx),
+        };
         // SAFETY: `value` is valid by C1.
         or_fault(result.map(|read| unsafe { value.write(read) }))
     }
@@ -430,7 +473,7 @@ impl<T: Backend> Callbacks<T> {
     /// Called by KVM only, with vcpu->mutex held.
     unsafe extern "C" fn check_rdpmc(vcpu: *mut bindings::kvm_vcpu, ecx: u32) -> c_int {
         // SAFETY: The callback's own vCPU.
-        c_int::from(T::rdpmc_faults(unsafe { Self::data_ref(vcpu) }, ecx))
+        c_int::from(unsafe { Self::peek(vcpu, |data| T::rdpmc_faults(data, ecx)) })
     }
 
     /// # Safety
@@ -452,50 +495,27 @@ impl<T: Backend> Callbacks<T> {
         let what = retired(what);
         // SAFETY: The callback's own vCPU.
         let private = unsafe { Self::private(vcpu) };
-        match private.place.get() {
-            Place::Hardware => {
-                // SAFETY: Interrupts are off from `load()` to `put()`, and nobody else borrows it.
-                let data = unsafe { &mut *private.data.get() };
-                // SAFETY: It is in hardware, and this the callback's own vCPU.
-                unsafe {
-                    Self::as_owner(vcpu, |owner| {
-                        T::retired_in_place(owner, data, what, at_cpl0)
-                    });
-                }
-                return;
+        if private.place.get() == Place::Hardware {
+            // SAFETY: Interrupts are off from `load()` to `put()`, and nobody else borrows it.
+            let data = unsafe { &mut *private.data.get() };
+            // SAFETY: It is in hardware, and this the callback's own vCPU.
+            unsafe {
+                Self::as_owner(vcpu, |owner| {
+                    T::retired_in_place(owner, data, what, at_cpl0)
+                });
             }
-            // SAFETY: The callback's own vCPU.
-            Place::Parked if unsafe { Self::retired_parked(vcpu, what, at_cpl0) } => return,
-            Place::Parked | Place::Memory => {}
+            return;
+        }
+        let count = |owner: &OwnerVcpu<'_>, data: &mut T::VcpuData| {
+            T::retired_parked(owner, data, what, at_cpl0);
+        };
+        // SAFETY: The callback's own vCPU.
+        if unsafe { Self::visit(vcpu, count) }.is_some() {
+            return;
         }
         // SAFETY: The callback's own vCPU, which is held and loaded by C5.
         let (loaded, data) = unsafe { (Self::loaded(vcpu), Self::data(vcpu)) };
         T::retired(&loaded, data, what, at_cpl0);
-    }
-
-    /// `retired()` of a vCPU that is parked. Returns false if it isn't any more.
-    ///
-    /// # Safety
-    ///
-    /// As of [`Self::private`].
-    unsafe fn retired_parked(vcpu: *mut bindings::kvm_vcpu, what: Retired, at_cpl0: bool) -> bool {
-        with_irqs_off(|irqs_off| {
-            // SAFETY: The callback's own vCPU.
-            let private = unsafe { Self::private(vcpu) };
-            if private.place.get() != Place::Parked {
-                return false;
-            }
-            // SAFETY: It is parked here, with the claim of `load()`.
-            let Some(context) = (unsafe { GuestContext::visit(irqs_off) }) else {
-                return false;
-            };
-            // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and parked.
-            let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
-            // SAFETY: By C2 nobody else borrows it while interrupts are off.
-            let data = unsafe { &mut *private.data.get() };
-            T::retired_parked(&owner, data, what, at_cpl0);
-            true
-        })
     }
 
     /// # Safety
@@ -545,7 +565,7 @@ impl<T: Backend> Callbacks<T> {
         } else {
             None
         };
-        if T::PARKS && private.place.get() == Place::Parked {
+        if private.place.get() == Place::Parked {
             // SAFETY: It is parked here, and KVM's claim stands by C5.
             if let Some(context) = unsafe { GuestContext::unpark(irqs_off, lvtpc) } {
                 private.place.set(Place::Hardware);
@@ -588,9 +608,9 @@ impl<T: Backend> Callbacks<T> {
         let private = unsafe { Self::private(vcpu) };
         // SAFETY: By C2 nobody else borrows it while interrupts are off.
         let data = unsafe { &mut *private.data.get() };
-        let context = if T::PARKS && T::may_park(data) {
+        let context = if T::may_park(data) {
             // SAFETY: The callback's own vCPU, and the data's only borrow.
-            match unsafe { Self::park(vcpu, data, context, irqs_off) } {
+            match unsafe { Self::park(vcpu, data, context, completed, irqs_off) } {
                 Ok(()) => return private.place.set(Place::Parked),
                 Err(context) => context,
             }
@@ -620,13 +640,14 @@ impl<T: Backend> Callbacks<T> {
         vcpu: *mut bindings::kvm_vcpu,
         data: &mut T::VcpuData,
         context: GuestContext<'a>,
+        completed: bool,
         irqs_off: IrqsOff<'a>,
     ) -> Result<(), GuestContext<'a>> {
         let context = context.park()?;
         // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has had the PMU
         // since `load()`, at which it is parked now.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
-        if T::park(&owner, data) {
+        if T::park(&owner, data, completed) {
             return Ok(());
         }
         // SAFETY: It was just parked. That perf has no use for the PMU can't have changed since.

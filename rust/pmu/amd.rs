@@ -6,6 +6,7 @@ use super::{claim_counters, read, read_pmc, write};
 use crate::{
     amd::{counter_intercepts, entry::EntryHw},
     counter::{Counter, CounterSet, Kind},
+    in_place::InPlaceHw,
     intercepts::Passthrough,
     model::Mode,
     msr::{EventSelector, Msr},
@@ -117,6 +118,16 @@ impl Hw for AmdPmu<'_> {
     fn renew_intercepts(&mut self) {
         self.0.request_intercepts();
     }
+}
+
+impl InPlaceHw for AmdPmu<'_> {
+    fn exit_global_ctrl(&self) -> u64 {
+        read(Msr::PERF_CNTR_GLOBAL_CTL)
+    }
+
+    /// It was not taken: there is one, for all of the guest.
+    #[inline(always)]
+    fn keep_global_ctrl(&mut self, _ctrl: u64) {}
 }
 
 impl EntryHw for AmdPmu<'_> {

@@ -3,14 +3,17 @@
 //! The registers of a PMU as perf has found them when it took a guest's state out.
 
 use crate::{
-    counter::Counter,
+    amd::entry::EntryHw,
+    counter::{Counter, CounterSet},
     intel::{fixed::FixedHw, metrics::MetricsHw, msr::FixedCtrCtrl},
+    intercepts::Passthrough,
+    model::Mode,
     msr::EventSelector,
     switch::{Claim, Hw},
     sys::{kvm::Vcpu, perf::Evicted},
 };
 
-/// An Intel PMU that the vCPU had, and has no more: what it reads is the past, and what it writes
+/// A PMU that the vCPU had, and has no more: what it reads is the past, and what it writes
 /// is nothing. perf has left nothing of the guest in hardware.
 pub(crate) struct EvictedPmu<'a> {
     /// The vCPU.
@@ -31,7 +34,7 @@ impl Hw for EvictedPmu<'_> {
     fn claim_counters(&mut self, _number: u64) -> Claim {
         Claim {
             number: 0,
-            used: crate::counter::CounterSet::ALL,
+            used: CounterSet::ALL,
             host_status: 0,
             may_park: false,
         }
@@ -79,4 +82,15 @@ impl MetricsHw for EvictedPmu<'_> {
     }
 
     fn set_metrics(&mut self, _value: u64) {}
+}
+
+/// Only of a guest that is about to be entered.
+impl EntryHw for EvictedPmu<'_> {
+    fn in_user_mode(&self) -> bool {
+        false
+    }
+
+    fn intercept_counters(&mut self, _counters: CounterSet) {}
+
+    fn restore_intercepts(&mut self, _counters: CounterSet, _free: Passthrough, _mode: Mode) {}
 }

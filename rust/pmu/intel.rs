@@ -100,6 +100,12 @@ impl InPlaceHw for IntelPmu<'_> {
     fn exit_global_ctrl(&self) -> u64 {
         self.0.read_guest_global_ctrl()
     }
+
+    /// The VMCS that VM-entry loads it from may be another one.
+    #[inline(always)]
+    fn keep_global_ctrl(&mut self, ctrl: u64) {
+        self.give_global_ctrl(ctrl);
+    }
 }
 
 impl FixedHw for IntelPmu<'_> {

@@ -95,6 +95,11 @@ static inline uint64_t vpmu_event_branches(void)
 	return host_cpu_is_amd ? AMD_ZEN_BRANCHES_RETIRED : INTEL_ARCH_BRANCHES_RETIRED;
 }
 
+static inline uint64_t vpmu_event_mispredicted_branches(void)
+{
+	return host_cpu_is_amd ? AMD_ZEN_BRANCHES_MISPREDICTED : INTEL_ARCH_BRANCHES_MISPREDICTED;
+}
+
 static inline uint64_t vpmu_event_cycles(void)
 {
 	return host_cpu_is_amd ? AMD_ZEN_CORE_CYCLES : INTEL_ARCH_CPU_CYCLES;

@@ -11,18 +11,27 @@
 //! too high until `put` subtracts it again, and the guest exits if it accesses the counter
 //! meanwhile. Right after an overflow that is the rule on a processor whose interrupts are prompt,
 //! and a rarity on others.
+//!
+//! If that is to write the counter, as after an overflow, it has what is written from there on.
+//!
+//! An instruction that KVM has completed while the state was in hardware is counted by the entry
+//! that follows, which is not hidden then ([`crate::park`], [`crate::in_place`]).
 
 use crate::{
     caps::HostPmu,
     counter::{Counter, CounterSet},
     counters::Counters,
     filter::EventFilter,
+    guest::GuestPmu,
+    in_place::{self, InPlaceHw, Written},
     intercepts::{Access, Passthrough},
     model::{GuestConfig, Mode, Model},
-    msr::Msr,
-    register::GeneralProtection,
+    msr::{EventSelector, Msr},
+    register::{GeneralProtection, Register},
     retired::{Event, Retired},
+    switch::Hw,
     unit::{Loaded, Selects, SwitchUnit, Unit},
+    vendor::Vendor,
 };
 use core::iter;
 
@@ -41,8 +50,22 @@ pub(crate) struct Entry {
     ahead: CounterSet,
 }
 
+impl Entry {
+    /// Counters that count an entry that comes now.
+    fn counting_now(&self, counters: &Counters, hw: &impl EntryHw) -> CounterSet {
+        let counting = self.counting & counters.globally_enabled();
+        counters.emulated.at_level(counting, || hw.in_user_mode())
+    }
+
+    /// Does `counter` count entries, or might by `selector`?
+    fn may_count<V: Vendor>(&self, counter: Counter, selector: u64) -> bool {
+        let event = V::event(EventSelector::new(selector));
+        self.counting.contains(counter) || event.is_some_and(|event| event.includes(VMRUN))
+    }
+}
+
 /// Hardware on which the guest's entry counts.
-pub(crate) trait EntryHw {
+pub(crate) trait EntryHw: Hw {
     /// Will the guest be entered at CPL 1, 2 or 3?
     fn in_user_mode(&self) -> bool;
 
@@ -51,6 +74,41 @@ pub(crate) trait EntryHw {
 
     /// Lets the guest, which is in `mode`, access `counters` again as far as it is `free` to.
     fn restore_intercepts(&mut self, counters: CounterSet, free: Passthrough, mode: Mode);
+}
+
+/// As [`in_place::write`], as far as the entry to come counts what the WRMSR does.
+pub(crate) fn write_in_place<V: Vendor<Units = Entry>>(
+    pmu: &mut GuestPmu<V>,
+    hw: &mut (impl EntryHw + InPlaceHw),
+    register: Register,
+    data: u64,
+    filter: &impl EventFilter,
+) -> Written {
+    match register {
+        Register::Counter(counter, _) if pmu.units.ahead == counter.bit() => {
+            write_ahead(pmu, hw, counter, data);
+            Written::Yes
+        }
+        Register::Selector(counter) if !pmu.units.may_count::<V>(counter, data) => {
+            in_place::write(pmu, hw, register, data, filter)
+        }
+        _ => Written::No,
+    }
+}
+
+/// Writes `data` to `counter` in hardware, where it was ahead, and no other is.
+fn write_ahead<V: Vendor<Units = Entry>>(
+    pmu: &mut GuestPmu<V>,
+    hw: &mut impl EntryHw,
+    counter: Counter,
+    data: u64,
+) {
+    let counters = &pmu.counters;
+    // Reserved bits are dropped.
+    let width = counters.model.width(counter);
+    hw.set_counter(counter, width.to_hardware(width.to_guest(data)));
+    hw.restore_intercepts(counter.bit(), counters.model.passthrough, counters.mode);
+    pmu.units.ahead = CounterSet::EMPTY;
 }
 
 /// It has no registers.
@@ -109,17 +167,16 @@ impl Unit for Entry {
         Some(self.counting)
     }
 
-    /// The next entry is still to be hidden.
+    /// Hardware has other values than the guest where the last entry could not be hidden.
+    #[inline(always)]
     fn can_stay(&self, _counters: &Counters) -> bool {
-        false
+        self.ahead.is_empty()
     }
 }
 
 impl<H: EntryHw> SwitchUnit<H> for Entry {
     fn before_load(&mut self, counters: &mut Counters, hw: &mut H) {
-        let counting = self.counting & counters.globally_enabled();
-        let counting = counters.emulated.at_level(counting, || hw.in_user_mode());
-        for counter in counting.iter() {
+        for counter in self.counting_now(counters, hw).iter() {
             match counters.value(counter).checked_sub(1) {
                 Some(value) => counters.set_value(counter, value),
                 None => self.ahead.set(counter, true),
@@ -131,6 +188,19 @@ impl<H: EntryHw> SwitchUnit<H> for Entry {
     }
 
     fn load(&mut self, _counters: &Counters, _hw: &mut H, _loaded: Loaded) {}
+
+    fn before_resume(&mut self, counters: &Counters, hw: &mut H) {
+        for counter in self.counting_now(counters, hw).iter() {
+            let width = counters.model.width(counter);
+            match width.to_guest(hw.counter(counter)).checked_sub(1) {
+                Some(value) => hw.set_counter(counter, width.to_hardware(value)),
+                None => self.ahead.set(counter, true),
+            }
+        }
+        if !self.ahead.is_empty() {
+            hw.intercept_counters(self.ahead);
+        }
+    }
 
     fn reload(&mut self, _hw: &mut H) {}
 

@@ -148,6 +148,8 @@ impl<H: FixedHw> SwitchUnit<H> for FixedControl {
         }
     }
 
+    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H) {}
+
     fn reload(&mut self, hw: &mut H) {
         hw.set_fixed_ctrl(self.hardware);
     }

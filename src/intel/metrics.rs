@@ -189,6 +189,8 @@ impl<H: MetricsHw> SwitchUnit<H> for Metrics {
         self.changed = false;
     }
 
+    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H) {}
+
     fn reload(&mut self, _hw: &mut H) {}
 
     /// A guest that has the register may have written it. Of one that is hidden it is enough to

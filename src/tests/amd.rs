@@ -11,15 +11,18 @@ use super::{
 use crate::{
     amd::{
         counter_intercepts,
-        entry::{Entry, EntryHw},
+        entry::{self, Entry, EntryHw},
         Amd,
     },
     caps::{self, HostCounters, HostPmu, HostVendor},
     counter::{Counter, CounterSet, Kind, Width},
     guest::GuestPmu,
+    in_place::{InPlaceHw, Written},
     intercepts::{Access, Passthrough},
     model::{CpuidLeaf, GuestConfig, Mode},
     msr::{EventSelector, Msr},
+    park,
+    pmi::{Lvtpc, Overflow},
     register::{Initiator, Register},
     retired::{
         kinds::{self, counted},
@@ -127,8 +130,6 @@ pub(super) struct Machine {
     /// SVM is off: a counter with HostOnly or GuestOnly does not count.
     is_bare: bool,
     lapic: Lapic,
-    /// The status as of the last VMRUN.
-    entry_status: u64,
     /// Counters that exit.
     hidden: CounterSet,
     writes: u32,
@@ -189,7 +190,7 @@ impl Machine {
                 interrupting |= ((selector >> 20) & 1) << n;
             }
         }
-        self.lapic.interrupt(interrupting, self.entry_status);
+        self.lapic.interrupt(interrupting);
     }
 }
 
@@ -199,6 +200,7 @@ impl Cpu for Machine {
     type Config = Config;
 
     const FULL: Config = FULL;
+    const ENTRIES_COUNT: bool = true;
     const EVERYTHING: &'static [(u32, u64)] = &[
         (0xc001_0200, 0x53_00c0),
         (0xc001_0202, 0x53_00c0),
@@ -234,7 +236,6 @@ impl Cpu for Machine {
             in_guest: false,
             is_bare: false,
             lapic: Lapic::new(false),
-            entry_status: 0,
             hidden: CounterSet::EMPTY,
             writes: 0,
             reads: Cell::new(0),
@@ -342,7 +343,6 @@ impl Cpu for Machine {
         self.happens(FAR_TRANSFER);
         assert!(self.lapic.pmis == 0, "an overflow in the host");
         self.in_guest = true;
-        self.entry_status = self.status;
         self.happens(FAR_TRANSFER);
         assert!(self.lapic.pmis == 0, "VMRUN overflows a counter");
     }
@@ -351,13 +351,38 @@ impl Cpu for Machine {
     fn vm_reentry(&mut self) {
         self.happens(FAR_TRANSFER);
         self.in_guest = true;
-        self.entry_status = self.status;
         self.happens(FAR_TRANSFER);
+    }
+
+    fn write_in_place(
+        &mut self,
+        pmu: &mut GuestPmu<Amd>,
+        register: Register,
+        value: u64,
+        filter: &Deny,
+    ) -> Written {
+        // WRMSR is for CPL 0.
+        if self.user {
+            return Written::No;
+        }
+        entry::write_in_place(pmu, self, register, value, filter)
     }
 
     /// The entry that follows counts, or `Vmm` does.
     fn retire_in_place(&mut self, _pmu: &mut GuestPmu<Amd>, user: bool) -> Option<bool> {
         (!user).then_some(false)
+    }
+
+    fn park(&mut self, pmu: &mut GuestPmu<Amd>) -> Option<Overflow> {
+        park::stop(pmu, self)
+    }
+
+    fn resume(&mut self, pmu: &mut GuestPmu<Amd>, lvtpc: Lvtpc) {
+        park::resume(pmu, self, lvtpc);
+    }
+
+    fn retire_parked(&mut self, pmu: &mut GuestPmu<Amd>, what: Retired, user: bool) -> bool {
+        park::retire(pmu, self, what, || user)
     }
 
     fn vm_exit(&mut self) {
@@ -382,7 +407,11 @@ impl Cpu for Machine {
     }
 
     fn evict(&mut self) -> Self {
-        unreachable!("nothing is parked")
+        self.global_ctrl = 0;
+        let evicted = self.clone();
+        self.selectors = [0; 6];
+        self.status &= FOREIGN;
+        evicted
     }
 
     fn used_by_host(&mut self, noise: u64) {
@@ -434,7 +463,7 @@ impl Hw for Machine {
 
     fn set_selector(&mut self, counter: Counter, selector: EventSelector) {
         let bits = selector.bits();
-        assert_eq!(self.global_ctrl, 0, "a switch while counters are on");
+        assert!(!self.in_guest, "a switch while counters are on");
         assert!(bits == 0 || bits & (GUEST_ONLY | HOST_ONLY) == GUEST_ONLY);
         self.writes += 1;
         self.selectors[index(counter)] = bits;
@@ -483,6 +512,17 @@ impl Hw for Machine {
 
     fn renew_intercepts(&mut self) {
         self.intercepts.renewed = true;
+    }
+}
+
+impl InPlaceHw for Machine {
+    fn exit_global_ctrl(&self) -> u64 {
+        self.access_global();
+        self.global_ctrl
+    }
+
+    fn keep_global_ctrl(&mut self, ctrl: u64) {
+        assert_eq!(ctrl, self.global_ctrl);
     }
 }
 

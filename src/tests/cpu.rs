@@ -33,6 +33,9 @@ pub(super) trait Cpu: Hw + Sized {
     /// A guest that has everything.
     const FULL: Self::Config;
 
+    /// The guest's entry counts as an instruction does.
+    const ENTRIES_COUNT: bool;
+
     /// Register writes that have all counters of a full guest count, the first instruction raise a
     /// PMI, and no value left alone that the guest is to lose nothing of.
     const EVERYTHING: &'static [(u32, u64)];
@@ -175,9 +178,11 @@ pub(super) struct Lapic {
     pub(super) masks_itself: bool,
     /// PMIs that the local APIC has accepted.
     pub(super) pmis: u32,
-    /// A PMI that is raised now arrives when LVTPC is somebody else's. Of a status bit that was clear
-    /// at VM-entry it is dropped then, see `switch::put()`; others perf hands over.
+    /// A PMI that is raised now is late: it arrives when LVTPC is somebody else's, and is dropped if
+    /// the guest has been told of the overflow by then.
     pub(super) pmi_is_late: bool,
+    /// One is on its way.
+    pub(super) late_pmi: bool,
 }
 
 impl Lapic {
@@ -188,14 +193,18 @@ impl Lapic {
             masks_itself,
             pmis: 0,
             pmi_is_late: false,
+            late_pmi: false,
         }
     }
 
-    /// These bits of the status were set with an interrupt; at VM-entry it was `entry_status`.
-    pub(super) fn interrupt(&mut self, bits: u64, entry_status: u64) {
+    /// These bits of the status were set with an interrupt.
+    pub(super) fn interrupt(&mut self, bits: u64) {
         assert!(bits == 0 || !self.lvtpc_is_hosts, "an NMI of the host");
-        let told_by_status = bits & !entry_status != 0;
-        if bits == 0 || self.lvtpc_masked || (self.pmi_is_late && told_by_status) {
+        if bits == 0 || self.lvtpc_masked {
+            return;
+        }
+        if self.pmi_is_late {
+            self.late_pmi = true;
             return;
         }
         self.lvtpc_masked = self.masks_itself;

@@ -334,7 +334,11 @@ impl<S: Subject> Pair<S> {
             Op::Wrmsr(msr, value) => {
                 let known = S::known(guest, msr);
                 let written = bare.wrmsr(msr, value & known);
+                let in_place = guest.in_place;
                 assert_eq!(guest.wrmsr(msr, value), written, "WRMSR {msr:#x}");
+                if S::ENTRIES_COUNT && guest.in_place != in_place {
+                    bare.complete(false);
+                }
             }
             Op::Rdpmc(ecx) if S::is_unknown(guest, ecx) => {
                 guest.rdpmc(ecx).unwrap();

@@ -61,8 +61,6 @@ pub(super) struct Machine {
     /// The guest's mode.
     user: bool,
     lapic: Lapic,
-    /// The status as of the last VM-entry.
-    entry_status: u64,
     /// The VMCS field that VM-entry loads and VM-exit saves.
     vmcs_global_ctrl: u64,
     writes: u32,
@@ -103,7 +101,7 @@ impl Machine {
                 interrupting |= 1 << METRICS_BIT;
             }
         }
-        self.lapic.interrupt(interrupting, self.entry_status);
+        self.lapic.interrupt(interrupting);
     }
 
     fn fixed_enabled(&self, index: usize) -> bool {
@@ -135,6 +133,7 @@ impl Cpu for Machine {
     type Config = Config;
 
     const FULL: Config = vmm::FULL;
+    const ENTRIES_COUNT: bool = false;
     const EVERYTHING: &'static [(u32, u64)] = &[
         (0x186, 0x53_00c0),
         (0x187, 0x53_00c0),
@@ -185,7 +184,6 @@ impl Cpu for Machine {
             global_ctrl: (1 << gp) - 1,
             user: false,
             lapic: Lapic::new(true),
-            entry_status: 0,
             vmcs_global_ctrl: 0,
             writes: 0,
             reads: Cell::new(0),
@@ -314,7 +312,6 @@ impl Cpu for Machine {
 
     fn vm_entry(&mut self) {
         self.global_ctrl = self.vmcs_global_ctrl;
-        self.entry_status = self.status;
     }
 
     fn vm_exit(&mut self) {
@@ -343,7 +340,7 @@ impl Cpu for Machine {
         if self.fixed > 0 && self.fixed_enabled(0) {
             interrupting |= self.count(32, self.fixed_interrupts(0));
         }
-        self.lapic.interrupt(interrupting, self.entry_status);
+        self.lapic.interrupt(interrupting);
     }
 
     fn write_in_place(
@@ -532,6 +529,10 @@ impl Hw for Machine {
 impl InPlaceHw for Machine {
     fn exit_global_ctrl(&self) -> u64 {
         self.vmcs_global_ctrl
+    }
+
+    fn keep_global_ctrl(&mut self, ctrl: u64) {
+        self.give_global_ctrl(ctrl);
     }
 }
 

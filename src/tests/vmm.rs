@@ -173,7 +173,7 @@ pub(super) struct Vmm<C: Cpu> {
     /// What the hypervisor can do in place it does there the next time.
     fast: bool,
     /// How often it has.
-    in_place: u32,
+    pub(super) in_place: u32,
     /// How often the guest was left with its state in hardware, or could have been.
     parks: u32,
     /// How often it was to be entered again at once.
@@ -317,8 +317,7 @@ impl<C: Cpu> Vmm<C> {
         // One time in three, whatever may be parked isn't.
         self.parks += 1;
         match self.parks % 3 {
-            1 if self.park() => self.save_parked(),
-            2 if self.park() => self.evict(),
+            1 | 2 if self.park() => self.evict(),
             _ => {
                 let cpu = &mut self.cpus[self.cpu];
                 self.overflow = switch::put(&mut self.pmu, cpu);
@@ -331,9 +330,11 @@ impl<C: Cpu> Vmm<C> {
     }
 
     /// Hardware's own vector comes when interrupts go on, which is after what is known of overflows
-    /// was told.
+    /// was told. A late one comes as an NMI, which perf makes the guest's if it was not.
     fn take_pmi(&mut self, overflow: Overflow) {
-        let vector = core::mem::take(&mut self.cpu().lapic().pmis) > 0;
+        let lapic = self.cpu().lapic();
+        let was_late = core::mem::take(&mut lapic.late_pmi) && overflow != Overflow::New;
+        let vector = core::mem::take(&mut lapic.pmis) > 0 || was_late;
         self.pmi_requested |= vector || overflow == Overflow::New;
     }
 
@@ -350,17 +351,12 @@ impl<C: Cpu> Vmm<C> {
         true
     }
 
-    /// Somebody needs the state in memory.
-    fn save_parked(&mut self) {
-        let again = switch::save(&mut self.pmu, &mut self.cpus[self.cpu]);
-        assert_ne!(again, Overflow::New, "told twice");
-    }
-
-    /// perf needs the hardware, and then somebody the state.
+    /// perf takes the state out, for itself or for who needs it in memory.
     fn evict(&mut self) {
         let mut evicted = self.cpus[self.cpu].evict();
         let again = switch::save(&mut self.pmu, &mut evicted);
         assert_ne!(again, Overflow::New, "told twice");
+        self.pmi_requested |= park::end(&mut self.pmu);
     }
 
     /// An exit after which the state stays in hardware, if it can, until the guest is entered again.
@@ -391,11 +387,19 @@ impl<C: Cpu> Vmm<C> {
         if self.forget_vmcs {
             cpu.forget_vmcs();
         }
+        let completes = self.pmu.left_to_entry.is_some();
         cpu.resume(&mut self.pmu, lvtpc);
         self.take_intercepts();
         let cpu = &mut self.cpus[self.cpu];
         cpu.assert_ready_to_switch(&self.pmu);
-        cpu.vm_entry();
+        if completes {
+            cpu.vm_reentry();
+            if cpu.lapic().pmis > 0 {
+                self.exit(|_| {});
+            }
+        } else {
+            cpu.vm_entry();
+        }
     }
 
     /// The guest exits, if it is not outside already. Does its state stay in hardware until it is
@@ -526,7 +530,8 @@ impl<C: Cpu> Vmm<C> {
         let (register, filter) = (self.pmu.register(Msr::new(msr)), self.filter);
         let written_in_place = self.in_place(|pmu, cpu| {
             let written = cpu.write_in_place(pmu, register?, value, &filter);
-            // WRMSR itself does not count here, nor does it on the bare machine.
+            // WRMSR itself does not count here, nor does it on the bare machine, but for an entry
+            // that counts it.
             pmu.wrmsr = None;
             match written {
                 Written::No => None,
@@ -568,10 +573,18 @@ impl<C: Cpu> Vmm<C> {
         if self.rdpmc_is_free && !self.cpu().hides_rdpmc() {
             return self.cpu().rdpmc(ecx);
         }
+        let parked = self.parked;
         let mut value = None;
-        self.exit(|vmm| {
-            value = vmm.pmu.rdpmc(ecx);
+        self.brief_exit_to(&[], |vmm| {
+            value = if vmm.parked == parked {
+                vmm.pmu.rdpmc(ecx)
+            } else {
+                park::rdpmc(&vmm.pmu, &vmm.cpus[vmm.cpu], ecx)
+            };
         });
+        if value.is_none() {
+            self.exit(|vmm| value = vmm.pmu.rdpmc(ecx));
+        }
         value
     }
 
