@@ -272,6 +272,54 @@ static void guest_masked(bool nmi)
 	GUEST_DONE();
 }
 
+static const uint64_t lvtpc_values[] = {
+	PMI_VECTOR,
+	APIC_DM_NMI,
+	APIC_LVT_MASKED | PMI_VECTOR,
+	0xffffffff,
+	BIT_ULL(32) | PMI_VECTOR,
+	0,
+};
+
+/* What LVTPC has become by each write, and whether that has faulted. */
+static void guest_write_lvtpc(uint64_t *results)
+{
+	unsigned int i;
+	uint8_t fault;
+
+	for (i = 0; i < ARRAY_SIZE(lvtpc_values); i++) {
+		fault = x2apic_write_reg_safe(APIC_LVTPC, lvtpc_values[i]);
+		results[i] = x2apic_read_reg(APIC_LVTPC) | (uint64_t)fault << 32;
+	}
+}
+
+/* LVTPC is the same register whether or not the PMU is in hardware when it's written. */
+static void guest_lvtpc(bool nmi)
+{
+	uint64_t results[2][2][ARRAY_SIZE(lvtpc_values)];
+	const struct counter c = guest_gp_counter(0);
+	unsigned int on, sw_enabled, i;
+
+	guest_pmi_init(nmi);
+	for (on = 0; on < 2; on++) {
+		wrmsr(vpmu_msr_global_ctrl(), on * c.bit);
+		for (sw_enabled = 0; sw_enabled < 2; sw_enabled++) {
+			x2apic_write_reg(APIC_SPIV, 0xff | sw_enabled * APIC_SPIV_APIC_ENABLED);
+			guest_write_lvtpc(results[on][sw_enabled]);
+		}
+		guest_select_insns(&c, true);
+	}
+	for (sw_enabled = 0; sw_enabled < 2; sw_enabled++) {
+		for (i = 0; i < ARRAY_SIZE(lvtpc_values); i++)
+			GUEST_ASSERT_EQ(results[1][sw_enabled][i], results[0][sw_enabled][i]);
+		/* Of 64 bits the upper half is reserved. */
+		GUEST_ASSERT_EQ(results[1][sw_enabled][4] >> 32, GP_VECTOR);
+	}
+	GUEST_ASSERT_EQ(results[1][0][0], APIC_LVT_MASKED | PMI_VECTOR);
+	GUEST_ASSERT_EQ(results[1][1][0], PMI_VECTOR);
+	GUEST_DONE();
+}
+
 /* Without the selector's INT bit an overflow is the status's alone. */
 static void guest_no_interrupt(bool nmi)
 {
@@ -441,6 +489,11 @@ TEST_F(pmi, prompt)
 TEST_F(pmi, masked)
 {
 	test_simple(variant, guest_masked);
+}
+
+TEST_F(pmi, lvtpc)
+{
+	test_simple(variant, guest_lvtpc);
 }
 
 TEST_F(pmi, no_interrupt)

@@ -4,6 +4,7 @@
  * and its events don't notice it. Each way in which it wakes up, that it goes to rest
  * again, and that the guest can tell neither.
  */
+#include "apic.h"
 #include "host_event.h"
 #include "vpmu.h"
 #include "vpmu_harness.h"
@@ -336,6 +337,47 @@ TEST(set_msrs)
 		counted(vcpu);
 		TEST_ASSERT(counted(vcpu) >= NR_EXITS, "It does not count");
 	}
+	kvm_vm_free(vm);
+}
+
+#define APIC_LVTPC	0x340
+
+/* Each write but that of LVTPC is one that KVM completes without leaving its inner loop. */
+static void guest_masks(void)
+{
+	uint64_t round;
+
+	x2apic_enable();
+	guest_pmu_clear();
+	wrmsr(vpmu_msr_global_ctrl(), 0);
+	for (round = 1;; round++) {
+		wrmsr(vpmu_msr_selector(0), GUEST_SELECTOR);
+		payload_nop.run(vpmu_msr_global_ctrl(), BIT_ULL(0), 0);
+		wrmsr(vpmu_msr_counter(1), 1000 + round);
+		/* Counter 0 has counted before the first of these. */
+		x2apic_write_reg(APIC_LVTPC, APIC_LVT_MASKED);
+		x2apic_write_reg(APIC_LVTPC, APIC_LVT_MASKED);
+		wrmsr(MSR_IA32_TSC_DEADLINE, 0);
+		wrmsr(MSR_IA32_TSC_DEADLINE, 0);
+		GUEST_ASSERT_EQ(rdmsr(vpmu_msr_counter(1)), 1000 + round);
+		GUEST_ASSERT_EQ(rdmsr(vpmu_msr_counter(0)), round * payload_nop.insns);
+		GUEST_SYNC(0);
+	}
+}
+
+/* By LVTPC, at which the PMU is put: KVM does not go on as if it were loaded. */
+TEST(rests_by_lvtpc)
+{
+	const unsigned int was = vpmu_rest_after(1);
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int i;
+
+	VPMU_REQUIRE_MEDIATED();
+	vm = create(&vcpu, guest_masks, 0);
+	vpmu_rest_after(was);
+	for (i = 0; i < ROUNDS; i++)
+		run(vcpu);
 	kvm_vm_free(vm);
 }
 
