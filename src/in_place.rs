@@ -66,8 +66,8 @@ where
     };
     // LVTPC is the guest's only if something could interrupt when its state was loaded.
     let needs_lvtpc = selects.interrupts && !pmu.can_interrupt();
-    let free = pmu.counters.passthrough();
-    if !free.global_ctrl || needs_lvtpc || confuses_pmis(pmu, hw, selects) {
+    if changes_global_ctrl(&pmu.counters, selects) || needs_lvtpc || confuses_pmis(pmu, hw, selects)
+    {
         return Written::No;
     }
     read_global_ctrl(pmu, hw);
@@ -153,6 +153,15 @@ pub(crate) fn count<V: Vendor>(
 pub(crate) fn end_without_entry<V: Vendor>(pmu: &mut GuestPmu<V>) -> bool {
     let counts_entries = pmu.units.entries().is_some();
     counts_entries && pmu.retire(Retired::INSTRUCTION, || false)
+}
+
+/// Might hardware need another global control after what `selects` does?
+///
+/// Where the guest writes it freely it is the guest's. Else it is off for as long as no counter is
+/// active, and enables all of them otherwise.
+fn changes_global_ctrl(counters: &Counters, selects: Selects) -> bool {
+    let others = counters.active & !selects.counters;
+    !counters.model.passthrough.global_ctrl && others.is_empty()
 }
 
 /// Where the guest writes the global control without an exit, hardware knows it.

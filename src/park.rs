@@ -53,7 +53,9 @@ pub(crate) fn stop<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl InPlaceHw) ->
         }
         counters.global_ctrl = ctrl;
     }
-    if !pmu.can_count() {
+    let counts = pmu.can_count();
+    // Whether it has counted since is known in memory.
+    if !counts && pmu.rest.is_due() {
         return None;
     }
     let overflow = if pmu.interrupting() == 0 || pmu.counters.lvtpc_masked {
@@ -61,7 +63,7 @@ pub(crate) fn stop<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl InPlaceHw) ->
     } else {
         look_for_overflows(pmu, hw)?
     };
-    pmu.rest.left(true);
+    pmu.rest.left(counts);
     Some(overflow)
 }
 

@@ -61,6 +61,13 @@ impl Rest {
         self.at_rest
     }
 
+    /// Is it going to rest if the guest is left once more with nothing that could count?
+    #[inline(always)]
+    pub(crate) const fn is_due(self) -> bool {
+        // Without patience it never is.
+        matches!(self.idle.checked_add(1), Some(idle) if idle == self.patience)
+    }
+
     /// A register was written, and now something can count or not.
     pub(crate) fn written(&mut self, can_count: bool) {
         if can_count {
@@ -76,10 +83,11 @@ impl Rest {
             self.idle = 0;
             return;
         }
-        self.idle = self.idle.saturating_add(1);
-        if self.idle == self.patience {
+        if self.is_due() {
             self.at_rest = true;
             self.idle = 0;
+        } else {
+            self.idle = self.idle.saturating_add(1);
         }
     }
 }

@@ -896,6 +896,7 @@ fn save_and_restore_is_an_identity() {
 fn global_accesses_of_an_exit(config: Config, value: u64) -> u32 {
     let mut vmm = Vmm::<Machine>::new(&config, Deny::NOTHING);
     vmm.stay_awake();
+    vmm.keep_nothing();
     let _ = vmm.wrmsr(0xc000_0301, 0);
     vmm.wrmsr(0xc001_0200, value).unwrap();
     vmm.host_uses_pmu(0x3f);

@@ -100,7 +100,7 @@ fn a_status_of_others_behind_a_mask_is_not_the_guest_s() {
 
 /// Whether something can count decides whether the PMU goes to rest.
 #[test]
-fn a_pmu_that_the_guest_has_switched_off_does_not_stay() {
+fn a_pmu_that_counts_between_exits_does_not_rest() {
     let mut guest = counting(&FULL);
     guest.exit(|vmm| {
         vmm.pmu.rest = Rest::new(7);
@@ -123,6 +123,26 @@ fn a_pmu_that_the_guest_has_switched_off_does_not_stay() {
         guest.brief_exit(&[]);
     }
     assert!(guest.pmu.rest.is());
+}
+
+/// And is off whenever it exits: that its counters have moved is seen before it rests.
+#[test]
+fn a_pmu_that_counts_between_exits_and_is_off_at_each_does_not_rest() {
+    let mut guest = counting(&FULL);
+    guest.exit(|vmm| {
+        vmm.pmu.rest = Rest::new(7);
+        vmm.pmu.rest.written(true);
+    });
+    guest.keeps_always = true;
+    let mut left = 0;
+    for _ in 0..40 {
+        guest.wrmsr(0x38f, 1).unwrap();
+        guest.run(false, false);
+        guest.wrmsr(0x38f, 0).unwrap();
+        left += parked(&mut guest, 1);
+        assert!(!guest.pmu.rest.is());
+    }
+    assert_ne!(left, 0);
 }
 
 /// As when it goes on in another VMCS, that of a guest of its own.

@@ -182,6 +182,8 @@ pub(super) struct Vmm<C: Cpu> {
     pub(super) parked: u32,
     /// It never is.
     keeps_nothing: bool,
+    /// It always is, if it can be.
+    pub(super) keeps_always: bool,
     /// It is entered again with another VMCS.
     pub(super) forget_vmcs: bool,
 }
@@ -219,6 +221,7 @@ impl<C: Cpu> Vmm<C> {
             brief_exits: 0,
             parked: 0,
             keeps_nothing: false,
+            keeps_always: false,
             forget_vmcs: false,
         };
         vmm.enter();
@@ -412,7 +415,7 @@ impl<C: Cpu> Vmm<C> {
         if !core::mem::replace(&mut self.outside, true) {
             self.cpu().vm_exit();
         }
-        let stays = self.brief_exits % 2 == 1 && self.park();
+        let stays = (self.keeps_always || self.brief_exits % 2 == 1) && self.park();
         self.outside = !stays;
         stays
     }
