@@ -10,7 +10,7 @@ use crate::{
     intel::Intel,
     model::Mode,
     msr::Msr,
-    park,
+    park::{self, Resumed},
     pmi::{Lvtpc, Overflow},
     register::{GeneralProtection, Initiator, Register},
     rest::Rest,
@@ -148,7 +148,7 @@ pub(crate) trait Platform: Vendor {
     fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Option<Overflow>;
 
     /// See [`park::resume`].
-    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided;
+    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Resumed;
 
     /// See [`park::retire`].
     fn retire_parked(
@@ -207,7 +207,7 @@ impl Platform for Intel {
     }
 
     #[inline(always)]
-    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
+    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Resumed {
         park::resume(pmu, &mut IntelPmu::new(vcpu), lvtpc)
     }
 
@@ -251,17 +251,20 @@ impl Platform for Amd {
         register: Register,
         data: u64,
     ) -> Written {
+        in_place::entered(pmu);
         entry::write_in_place(pmu, &mut AmdPmu::new(vcpu), register, data, vcpu.filter())
     }
 
-    /// The entry does.
     fn retire_in_place(
-        _vcpu: &OwnerVcpu<'_>,
-        _pmu: &mut GuestPmu<Self>,
-        _what: Retired,
-        _at_cpl0: bool,
+        vcpu: &OwnerVcpu<'_>,
+        pmu: &mut GuestPmu<Self>,
+        what: Retired,
+        at_cpl0: bool,
     ) -> bool {
-        false
+        in_place::entered(pmu);
+        entry::retire(pmu, &mut AmdPmu::new(vcpu), what, || {
+            !at_cpl0 && vcpu.is_in_user_mode()
+        })
     }
 
     #[inline(always)]
@@ -270,7 +273,7 @@ impl Platform for Amd {
     }
 
     #[inline(always)]
-    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
+    fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Resumed {
         park::resume(pmu, &mut AmdPmu::new(vcpu), lvtpc)
     }
 
@@ -280,7 +283,7 @@ impl Platform for Amd {
         what: Retired,
         at_cpl0: bool,
     ) -> bool {
-        park::retire(pmu, &mut AmdPmu::new(vcpu), what, || {
+        entry::retire_parked(pmu, &mut AmdPmu::new(vcpu), what, || {
             !at_cpl0 && vcpu.is_in_user_mode()
         })
     }
@@ -317,8 +320,6 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
     fn state(pmu: &GuestPmu<V>) -> State {
         if pmu.rest.is() {
             State::AtRest
-        } else if !pmu.completes_in_place() {
-            State::NoFastpath
         } else {
             State::Awake
         }
@@ -423,9 +424,15 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         V::load(vcpu, pmu, Lvtpc::new(lvtpc))
     }
 
-    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, completed: bool) -> bool {
+    fn left(pmu: &mut GuestPmu<V>, completed: bool) {
+        if V::ENTRIES_COUNT && !completed {
+            in_place::entered(pmu);
+        }
+    }
+
+    fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) -> bool {
         tell(vcpu, V::put(vcpu, pmu));
-        if completed && in_place::end_without_entry(pmu) {
+        if V::ENTRIES_COUNT && in_place::end(pmu) {
             vcpu.request_pmi();
         }
         pmu.rest.is()
@@ -435,19 +442,20 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         park::may(pmu)
     }
 
-    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, completed: bool) -> bool {
+    fn park(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>) -> bool {
         let Some(overflow) = V::park(vcpu, pmu) else {
             return false;
         };
         tell(vcpu, overflow);
-        if completed {
-            park::end_without_entry(pmu);
-        }
         true
     }
 
     fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, lvtpc: u32) -> Elided {
-        V::resume(vcpu, pmu, Lvtpc::new(lvtpc))
+        let resumed = V::resume(vcpu, pmu, Lvtpc::new(lvtpc));
+        if resumed.owed {
+            vcpu.request_pmi();
+        }
+        resumed.elided
     }
 
     fn retired_parked(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<V>, what: Retired, at_cpl0: bool) {
@@ -462,7 +470,7 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
 
     fn save(vcpu: &Vcpu, pmu: &mut GuestPmu<V>, state: &Evicted<'_>) {
         let overflow = V::save(vcpu, pmu, state);
-        let owed = park::end(pmu);
+        let owed = in_place::end(pmu);
         if owed || overflow == Overflow::New || state.has_pmi() {
             vcpu.request_pmi();
         }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What an instruction at CPL 0 counts on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counting {
     /// The counters that count it.
     pub(crate) counters: CounterSet,

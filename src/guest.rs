@@ -38,8 +38,9 @@ pub(crate) struct GuestPmu<V: Vendor> {
     /// A write takes effect when WRMSR has retired. So one that switches a counter on is not counted
     /// by it, and one that switches it off is.
     pub(crate) wrmsr: Option<Counting>,
-    /// What the instruction counts on that KVM has completed while the state was parked
-    /// ([`crate::park`]), if the next entry counts it in its stead.
+    /// What the entry to come is to count on, where an instruction that KVM has completed while the
+    /// state was in hardware is one sum with it ([`Vendor::ENTRIES_COUNT`]). The global control is
+    /// left out.
     pub(crate) left_to_entry: Option<Counting>,
 }
 
@@ -73,19 +74,6 @@ impl<V: Vendor> GuestPmu<V> {
     /// What this PMU consists of.
     pub(crate) fn model(&self) -> &Model {
         &self.counters.model
-    }
-
-    /// May KVM complete an instruction and enter the guest again without taking its state out of
-    /// hardware?
-    ///
-    /// Where the entry counts it has to count as what was completed. The global control is left out:
-    /// where the guest writes it freely, nobody learns of it.
-    pub(crate) fn completes_in_place(&self) -> bool {
-        let instructions = self.counters.emulated.instructions();
-        match self.units.entries() {
-            Some(entries) => entries == instructions,
-            None => true,
-        }
     }
 
     /// Can anything count, in L1 or in L2, until the guest writes a register?

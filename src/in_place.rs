@@ -7,8 +7,8 @@
 //! without a part in the PMU, and writes of selectors. Whatever else may come of a write, be it a
 //! fault or an interrupt, is left to when the state is in memory.
 //!
-//! Where the entry itself counts, as VMRUN does, it counts what was completed before, if the same
-//! counters count both ([`GuestPmu::completes_in_place`]): there is nothing to be done.
+//! Where the entry itself counts, as VMRUN does, what was completed and the entry are one sum:
+//! [`crate::amd::entry`].
 
 use crate::{
     counter::CounterSet,
@@ -122,6 +122,7 @@ where
 
 /// Counts one by `counting`. Returns whether the guest is owed a PMI.
 #[must_use]
+#[inline(never)]
 pub(crate) fn count<V: Vendor>(
     counters: &mut Counters,
     hw: &mut impl Hw,
@@ -145,14 +146,39 @@ pub(crate) fn count<V: Vendor>(
     !(overflowed & counting.interrupting).is_empty()
 }
 
-/// KVM has completed an instruction in place, did not enter the guest after it, and has put its
-/// state: counts what the entry would have. Returns whether the guest is owed a PMI.
-///
-/// In place KVM completes nothing but instructions at CPL 0.
+/// The guest has been entered since its state was loaded, or since KVM completed an instruction
+/// last: what was left to the entry has been counted.
+#[inline(always)]
+pub(crate) fn entered<V: Vendor>(pmu: &mut GuestPmu<V>) {
+    pmu.left_to_entry = None;
+    pmu.units.entered();
+}
+
+/// The state is in memory again: counts what was left to an entry that does not come. Returns
+/// whether the guest is owed a PMI.
 #[must_use]
-pub(crate) fn end_without_entry<V: Vendor>(pmu: &mut GuestPmu<V>) -> bool {
-    let counts_entries = pmu.units.entries().is_some();
-    counts_entries && pmu.retire(Retired::INSTRUCTION, || false)
+pub(crate) fn end<V: Vendor>(pmu: &mut GuestPmu<V>) -> bool {
+    let Some(counting) = pmu.left_to_entry.take() else {
+        return false;
+    };
+    let counters = counting.counters & pmu.counters.globally_enabled();
+    let overflowed = pmu.counters.increment(counters);
+    !(overflowed & counting.interrupting).is_empty()
+}
+
+/// Counters that interrupt, and overflow with what was left to an entry.
+pub(crate) fn left_to_overflow<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw) -> CounterSet {
+    let Some(left) = pmu.left_to_entry else {
+        return CounterSet::EMPTY;
+    };
+    let counters = &pmu.counters;
+    let mut last = left.counters & left.interrupting & counters.globally_enabled();
+    for counter in last.iter() {
+        let width = counters.model.width(counter);
+        let value = width.to_guest(hw.counter(counter));
+        last.set(counter, value == width.mask());
+    }
+    last
 }
 
 /// Might hardware need another global control after what `selects` does?
@@ -165,7 +191,7 @@ fn changes_global_ctrl(counters: &Counters, selects: Selects) -> bool {
 }
 
 /// Where the guest writes the global control without an exit, hardware knows it.
-fn read_global_ctrl<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &impl InPlaceHw) {
+pub(crate) fn read_global_ctrl<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &impl InPlaceHw) {
     let counters = &mut pmu.counters;
     if counters.model.passthrough.global_ctrl {
         counters.global_ctrl = hw.exit_global_ctrl() & counters.model.global_ctrl_valid;
@@ -182,10 +208,11 @@ fn confuses_pmis<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw, selects: Selects) -
     if interrupting.is_empty() && !selects.interrupts {
         return false;
     }
-    let new = hw.status() & !pmu.counters.global_status;
     let model = &pmu.counters.model;
+    let is_low = |counter| model.width(counter).to_guest(hw.counter(counter)) < JUST_OVERFLOWED;
+    if interrupting.iter().any(is_low) {
+        return true;
+    }
+    let new = hw.status() & !pmu.counters.global_status;
     new & selects.counters.bits() != 0
-        || interrupting
-            .iter()
-            .any(|counter| model.width(counter).to_guest(hw.counter(counter)) < JUST_OVERFLOWED)
 }

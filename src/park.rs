@@ -11,11 +11,11 @@
 //! Nothing may come of it that the guest, or the host, could tell from a PMU that is saved and
 //! loaded: an overflow is told when the guest is left, as ever, for its interrupt may be late.
 //!
-//! Where the entry itself counts, as VMRUN does, an instruction that KVM completes meanwhile is
-//! left to it, if the same counters count both.
+//! Where the entry itself counts, as VMRUN does, what KVM completes meanwhile and the entry are one
+//! sum: [`crate::amd::entry`].
 
 use crate::{
-    counters::Counters,
+    counters::{Counters, Counting},
     guest::GuestPmu,
     in_place::{self, InPlaceHw},
     pmi::{Lvtpc, Overflow},
@@ -27,11 +27,13 @@ use crate::{
 
 /// Can `pmu` be parked, as far as that is known without a look at hardware?
 ///
-/// Where the guest's accesses of the status exit that it has free, hardware's is about to change.
+/// Where the guest's accesses of the status exit that it has free, hardware's is about to change;
+/// and a counter that is narrower than hardware's has to be seen to when it has overflowed.
 #[inline(always)]
 pub(crate) fn may<V: Vendor>(pmu: &GuestPmu<V>) -> bool {
     let counters = &pmu.counters;
     counters.may_park
+        && counters.model.is_native()
         && !counters.is_idle()
         && !counters.status_hidden
         && pmu.units.can_stay(counters)
@@ -53,6 +55,10 @@ pub(crate) fn stop<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl InPlaceHw) ->
         }
         counters.global_ctrl = ctrl;
     }
+    // To have memory count it tells of it now, and not when the vCPU may sleep already.
+    if V::ENTRIES_COUNT && !in_place::left_to_overflow(pmu, hw).is_empty() {
+        return None;
+    }
     let counts = pmu.can_count();
     // Whether it has counted since is known in memory.
     if !counts && pmu.rest.is_due() {
@@ -67,10 +73,20 @@ pub(crate) fn stop<V: Vendor>(pmu: &mut GuestPmu<V>, hw: &mut impl InPlaceHw) ->
     Some(overflow)
 }
 
+/// What came of entering a guest again.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resumed {
+    /// Counters that needed no write.
+    pub(crate) elided: Elided,
+    /// The guest is owed a PMI.
+    pub(crate) owed: bool,
+}
+
 /// The guest is about to be entered again, with its state in hardware, and maybe with another VMCS
 /// than it was left with. Its LVTPC is `lvtpc` now.
 #[inline(always)]
-pub(crate) fn resume<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H, lvtpc: Lvtpc) -> Elided
+pub(crate) fn resume<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H, lvtpc: Lvtpc) -> Resumed
 where
     V: Vendor,
     V::Units: SwitchUnit<H>,
@@ -85,11 +101,34 @@ where
         know_status(&mut pmu.counters, hw, found);
         switch::hide_status(&mut pmu.counters, hw);
     }
-    if pmu.left_to_entry.take().is_none() {
-        pmu.units.before_resume(&pmu.counters, hw);
-    }
+    let owed = V::ENTRIES_COUNT && settle_entry(pmu, hw);
     hw.keep_global_ctrl(pmu.counters.hw_global_ctrl());
-    pmu.counters.model.number_of_counters
+    Resumed {
+        elided: pmu.counters.model.number_of_counters,
+        owed,
+    }
+}
+
+/// Has the entry that comes now count what was left to it, and nothing else. Returns whether the
+/// guest is owed a PMI.
+fn settle_entry<V, H>(pmu: &mut GuestPmu<V>, hw: &mut H) -> bool
+where
+    V: Vendor,
+    V::Units: SwitchUnit<H>,
+    H: Hw,
+{
+    let counters = &mut pmu.counters;
+    let left = pmu.left_to_entry.take().unwrap_or_default();
+    let enabled = left.counters & counters.globally_enabled();
+    let missed = pmu.units.before_resume(counters, hw, enabled);
+    if missed.is_empty() {
+        return false;
+    }
+    let missed = Counting {
+        counters: missed,
+        ..left
+    };
+    in_place::count::<V>(counters, hw, missed)
 }
 
 /// KVM has completed an instruction of the guest, whose state is in hardware: counts it as `what`.
@@ -103,10 +142,6 @@ pub(crate) fn retire<V: Vendor>(
     what: Retired,
     in_user_mode: impl FnOnce() -> bool,
 ) -> bool {
-    if what == Retired::INSTRUCTION && entry_will_count_it(pmu) {
-        pmu.left_to_entry = Some(pmu.counters.counting_instructions(in_user_mode));
-        return false;
-    }
     if !pmu.may_count(what) {
         return false;
     }
@@ -114,38 +149,11 @@ pub(crate) fn retire<V: Vendor>(
     in_place::count::<V>(&mut pmu.counters, hw, counting)
 }
 
-/// Does the entry to come count as an instruction does, and nothing else by now?
-#[inline(always)]
-fn entry_will_count_it<V: Vendor>(pmu: &GuestPmu<V>) -> bool {
-    let instructions = pmu.counters.emulated.instructions();
-    pmu.left_to_entry.is_none() && pmu.units.entries() == Some(instructions)
-}
-
 /// What RDPMC reads with this ECX of a counter, in hardware. `None` if it is something else.
 pub(crate) fn rdpmc<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw, ecx: u32) -> Option<u64> {
     let counter = V::rdpmc(pmu.model(), ecx)?;
     let width = pmu.model().width(counter);
     Some(width.to_guest(hw.counter(counter)))
-}
-
-/// KVM has completed an instruction in place, did not enter the guest after it, and has parked its
-/// state: leaves to the next entry what this one would have counted.
-pub(crate) fn end_without_entry<V: Vendor>(pmu: &mut GuestPmu<V>) {
-    if pmu.units.entries().is_some() {
-        pmu.wrmsr = None;
-        pmu.left_to_entry = Some(pmu.counters.counting_instructions(|| false));
-    }
-}
-
-/// The state is in memory again: counts what was left to an entry that does not come. Returns
-/// whether the guest is owed a PMI.
-#[must_use]
-pub(crate) fn end<V: Vendor>(pmu: &mut GuestPmu<V>) -> bool {
-    let Some(counting) = pmu.left_to_entry.take() else {
-        return false;
-    };
-    let overflowed = pmu.counters.increment(counting.counters);
-    !(overflowed & counting.interrupting).is_empty()
 }
 
 /// As [`switch::save`] does; `None` if the status has somebody else's bits.

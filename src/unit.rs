@@ -70,8 +70,8 @@ pub(crate) trait Unit: Default {
     /// Can the unit count by itself, until the guest writes a register? Then the PMU can't rest.
     fn can_count(&self, counters: &Counters) -> bool;
 
-    /// Counters that count each entry of the guest, `None` where an entry is not counted.
-    fn entries(&self) -> Option<CounterSet>;
+    /// The guest was entered since its state was loaded, or since KVM has completed an instruction.
+    fn entered(&mut self);
 
     /// Can the guest be entered again with the unit as the last VM-exit has left it in hardware?
     fn can_stay(&self, counters: &Counters) -> bool;
@@ -85,9 +85,9 @@ pub(crate) trait SwitchUnit<H>: Unit {
     /// The counters are in hardware, by way of `loaded`; puts the unit there.
     fn load(&mut self, counters: &Counters, hw: &mut H, loaded: Loaded);
 
-    /// The guest is entered again with the unit as the last VM-exit has left it in hardware, and
-    /// completes nothing by it.
-    fn before_resume(&mut self, counters: &Counters, hw: &mut H);
+    /// The guest is entered again with its state as the last VM-exit has left it in hardware. The
+    /// entry is to count on what was `left` to it, and nothing else: returns where it does not.
+    fn before_resume(&mut self, counters: &Counters, hw: &mut H, left: CounterSet) -> CounterSet;
 
     /// Selectors that the unit has were written while it is in hardware, which has to follow.
     fn reload(&mut self, hw: &mut H);
@@ -159,9 +159,7 @@ impl Unit for () {
         false
     }
 
-    fn entries(&self) -> Option<CounterSet> {
-        None
-    }
+    fn entered(&mut self) {}
 
     fn can_stay(&self, _counters: &Counters) -> bool {
         true
@@ -173,7 +171,9 @@ impl<H> SwitchUnit<H> for () {
 
     fn load(&mut self, _counters: &Counters, _hw: &mut H, _loaded: Loaded) {}
 
-    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H) {}
+    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H, left: CounterSet) -> CounterSet {
+        left
+    }
 
     fn reload(&mut self, _hw: &mut H) {}
 
@@ -247,8 +247,9 @@ impl<A: Unit, B: Unit> Unit for (A, B) {
         self.0.can_count(counters) || self.1.can_count(counters)
     }
 
-    fn entries(&self) -> Option<CounterSet> {
-        self.0.entries().or(self.1.entries())
+    fn entered(&mut self) {
+        self.0.entered();
+        self.1.entered();
     }
 
     fn can_stay(&self, counters: &Counters) -> bool {
@@ -270,9 +271,9 @@ impl<H, A: SwitchUnit<H>, B: SwitchUnit<H>> SwitchUnit<H> for (A, B) {
     }
 
     #[inline(always)]
-    fn before_resume(&mut self, counters: &Counters, hw: &mut H) {
-        self.0.before_resume(counters, hw);
-        self.1.before_resume(counters, hw);
+    fn before_resume(&mut self, counters: &Counters, hw: &mut H, left: CounterSet) -> CounterSet {
+        let left = self.0.before_resume(counters, hw, left);
+        self.1.before_resume(counters, hw, left)
     }
 
     #[inline(always)]

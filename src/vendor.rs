@@ -30,6 +30,9 @@ pub(crate) trait Vendor: Sized + 'static {
     /// Do RDPMC's own faults come before its intercept?
     const RDPMC_FAULTS_FIRST: bool;
 
+    /// Does the guest's entry count in the guest, as an instruction and maybe a branch?
+    const ENTRIES_COUNT: bool;
+
     /// What changes hands beside the counters.
     type Units: Unit + Send;
 

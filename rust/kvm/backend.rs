@@ -104,19 +104,22 @@ pub(crate) trait Backend: Sized + 'static {
     /// many counters needed no write.
     fn load(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;
 
+    /// The vCPU has left the guest. If `completed` the last that happened was
+    /// [`Backend::retired_in_place`], with no entry after it. What follows is to do with the state:
+    /// [`Backend::park`] or [`Backend::put`]. Interrupts are off.
+    fn left(data: &mut Self::VcpuData, completed: bool);
+
     /// The vCPU has left the guest and is about to give back the PMU. Interrupts are off. Returns
-    /// whether its state has changed by that: the PMU is at rest. If `completed` the last that
-    /// happened was [`Backend::retired_in_place`], with no entry after it.
-    fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, completed: bool) -> bool;
+    /// whether its state has changed by that: the PMU is at rest.
+    fn put(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData) -> bool;
 
     /// Could the state stay in hardware when the guest is left, which it was just now?
     fn may_park(data: &Self::VcpuData) -> bool;
 
     /// The guest was left, and the host does not need the PMU: does the state stay in hardware?
-    /// Interrupts are off. `completed` is that of [`Backend::put`], which follows if not; else, after
-    /// [`Backend::resume`] or in its place, [`Backend::save`] before anything that does not come in
-    /// place.
-    fn park(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, completed: bool) -> bool;
+    /// Interrupts are off. If not [`Backend::put`] follows; else, after [`Backend::resume`] or in its
+    /// place, [`Backend::save`] before anything that does not come in place.
+    fn park(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData) -> bool;
 
     /// As [`Backend::load`], with the state in hardware.
     fn resume(vcpu: &OwnerVcpu<'_>, data: &mut Self::VcpuData, lvtpc: u32) -> Elided;

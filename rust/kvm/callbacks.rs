@@ -608,9 +608,10 @@ impl<T: Backend> Callbacks<T> {
         let private = unsafe { Self::private(vcpu) };
         // SAFETY: By C2 nobody else borrows it while interrupts are off.
         let data = unsafe { &mut *private.data.get() };
+        T::left(data, completed);
         let context = if T::may_park(data) {
             // SAFETY: The callback's own vCPU, and the data's only borrow.
-            match unsafe { Self::park(vcpu, data, context, completed, irqs_off) } {
+            match unsafe { Self::park(vcpu, data, context, irqs_off) } {
                 Ok(()) => return private.place.set(Place::Parked),
                 Err(context) => context,
             }
@@ -621,7 +622,7 @@ impl<T: Backend> Callbacks<T> {
         // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has the PMU since
         // `load()`.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
-        let rests = T::put(&owner, data, completed);
+        let rests = T::put(&owner, data);
         // Ownership goes back to perf last.
         drop(context);
         if rests {
@@ -640,14 +641,13 @@ impl<T: Backend> Callbacks<T> {
         vcpu: *mut bindings::kvm_vcpu,
         data: &mut T::VcpuData,
         context: GuestContext<'a>,
-        completed: bool,
         irqs_off: IrqsOff<'a>,
     ) -> Result<(), GuestContext<'a>> {
         let context = context.park()?;
         // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has had the PMU
         // since `load()`, at which it is parked now.
         let owner = unsafe { OwnerVcpu::new(Vcpu::from_raw(vcpu), &context) };
-        if T::park(&owner, data, completed) {
+        if T::park(&owner, data) {
             return Ok(());
         }
         // SAFETY: It was just parked. That perf has no use for the PMU can't have changed since.

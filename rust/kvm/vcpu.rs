@@ -20,8 +20,6 @@ pub(crate) enum State {
     AtRest,
     /// Hardware is needed.
     Awake,
-    /// The same, and KVM must not complete instructions in its exit fastpath.
-    NoFastpath,
 }
 
 impl State {
@@ -30,7 +28,6 @@ impl State {
         match self {
             Self::AtRest => bindings::kvm_vpmu_state_KVM_VPMU_AT_REST,
             Self::Awake => 0,
-            Self::NoFastpath => bindings::kvm_vpmu_state_KVM_VPMU_NO_FASTPATH,
         }
     }
 }

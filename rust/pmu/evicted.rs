@@ -92,5 +92,7 @@ impl EntryHw for EvictedPmu<'_> {
 
     fn intercept_counters(&mut self, _counters: CounterSet) {}
 
-    fn restore_intercepts(&mut self, _counters: CounterSet, _free: Passthrough, _mode: Mode) {}
+    fn restore_intercepts(&mut self, _counters: CounterSet, _free: Passthrough, _mode: Mode) {
+        self.vcpu.request_intercepts();
+    }
 }

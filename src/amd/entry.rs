@@ -14,19 +14,20 @@
 //!
 //! If that is to write the counter, as after an overflow, it has what is written from there on.
 //!
-//! An instruction that KVM has completed while the state was in hardware is counted by the entry
-//! that follows, which is not hidden then ([`crate::park`], [`crate::in_place`]).
+//! An instruction that KVM completes while the state is in hardware ([`crate::park`],
+//! [`crate::in_place`]) and the entry that follows are one sum: counters that count both are right
+//! as they are.
 
 use crate::{
     caps::HostPmu,
     counter::{Counter, CounterSet},
-    counters::Counters,
+    counters::{Counters, Counting},
     filter::EventFilter,
     guest::GuestPmu,
     in_place::{self, InPlaceHw, Written},
     intercepts::{Access, Passthrough},
     model::{GuestConfig, Mode, Model},
-    msr::{EventSelector, Msr},
+    msr::Msr,
     register::{GeneralProtection, Register},
     retired::{Event, Retired},
     switch::Hw,
@@ -46,8 +47,10 @@ const VMRUN: Retired = Retired::INSTRUCTION
 pub(crate) struct Entry {
     /// Those that would.
     counting: CounterSet,
-    /// Those that are one ahead of the guest while it runs.
+    /// Those that are one ahead of the guest since it was entered.
     ahead: CounterSet,
+    /// Those that are as soon as it is entered.
+    at_zero: CounterSet,
 }
 
 impl Entry {
@@ -57,10 +60,40 @@ impl Entry {
         counters.emulated.at_level(counting, || hw.in_user_mode())
     }
 
-    /// Does `counter` count entries, or might by `selector`?
-    fn may_count<V: Vendor>(&self, counter: Counter, selector: u64) -> bool {
-        let event = V::event(EventSelector::new(selector));
-        self.counting.contains(counter) || event.is_some_and(|event| event.includes(VMRUN))
+    /// Has `hw` be one behind the guest on `counting`, which count the entry that comes now.
+    #[inline(never)]
+    fn set_back(&mut self, counters: &Counters, hw: &mut impl EntryHw, counting: CounterSet) {
+        let hidden = self.hidden();
+        for counter in counting.iter() {
+            let width = counters.model.width(counter);
+            let found = width.to_guest(hw.counter(counter));
+            let value = found.saturating_sub(self.ahead.contains(counter).into());
+            let behind = value.saturating_sub(1);
+            if behind != found {
+                hw.set_counter(counter, width.to_hardware(behind));
+            }
+            self.ahead.set(counter, false);
+            self.at_zero.set(counter, value == 0);
+        }
+        if self.hidden() != hidden {
+            self.renew_intercepts(counters, hw, hidden);
+        }
+    }
+
+    /// Counters that the guest must not access.
+    fn hidden(&self) -> CounterSet {
+        self.ahead | self.at_zero
+    }
+
+    /// The guest must not access other counters than before, which were `hidden`.
+    #[cold]
+    fn renew_intercepts(&self, counters: &Counters, hw: &mut impl EntryHw, hidden: CounterSet) {
+        if !hidden.is_empty() {
+            hw.restore_intercepts(hidden, counters.model.passthrough, counters.mode);
+        }
+        if !self.hidden().is_empty() {
+            hw.intercept_counters(self.hidden());
+        }
     }
 }
 
@@ -76,7 +109,7 @@ pub(crate) trait EntryHw: Hw {
     fn restore_intercepts(&mut self, counters: CounterSet, free: Passthrough, mode: Mode);
 }
 
-/// As [`in_place::write`], as far as the entry to come counts what the WRMSR does.
+/// As [`in_place::write`], and a counter that is ahead can be written as well.
 pub(crate) fn write_in_place<V: Vendor<Units = Entry>>(
     pmu: &mut GuestPmu<V>,
     hw: &mut (impl EntryHw + InPlaceHw),
@@ -89,11 +122,80 @@ pub(crate) fn write_in_place<V: Vendor<Units = Entry>>(
             write_ahead(pmu, hw, counter, data);
             Written::Yes
         }
-        Register::Selector(counter) if !pmu.units.may_count::<V>(counter, data) => {
-            in_place::write(pmu, hw, register, data, filter)
-        }
-        _ => Written::No,
+        _ => in_place::write(pmu, hw, register, data, filter),
     }
+}
+
+/// KVM has completed an instruction while the guest's state is in hardware: counts it as `what`,
+/// together with the entry that comes next. Returns whether the guest is owed a PMI.
+///
+/// What counts both needs no change. Should the entry not come, then it is to be counted what it
+/// was to count, see [`GuestPmu::left_to_entry`].
+#[must_use]
+pub(crate) fn retire<V: Vendor<Units = Entry>>(
+    pmu: &mut GuestPmu<V>,
+    hw: &mut (impl EntryHw + InPlaceHw),
+    what: Retired,
+    in_user_mode: impl FnOnce() -> bool,
+) -> bool {
+    if pmu.left_to_entry.is_some() {
+        // There is one entry, and this is the second instruction before it.
+        return in_place::retire(pmu, hw, what, in_user_mode);
+    }
+    let counters = &pmu.counters;
+    let interrupting = counters.interrupting;
+    let alike = counters.emulated.counters(what) == pmu.units.counting;
+    // A far transfer may change the privilege level, and WRMSR what counts.
+    if alike && pmu.wrmsr.is_none() && !what.is(Retired::FAR) {
+        pmu.left_to_entry = Some(Counting {
+            counters: counters.emulated.at_level(pmu.units.counting, in_user_mode),
+            interrupting,
+        });
+        return false;
+    }
+    in_place::read_global_ctrl(pmu, hw);
+    let instruction = pmu.counting(what, in_user_mode);
+    let entry = pmu.units.counting_now(&pmu.counters, hw);
+    let both = instruction.counters & entry & !(instruction.interrupting ^ interrupting);
+    let alone = Counting {
+        counters: instruction.counters & !both,
+        ..instruction
+    };
+    let owed = !alone.counters.is_empty() && in_place::count::<V>(&mut pmu.counters, hw, alone);
+    let hidden = entry & !both;
+    if !hidden.is_empty() {
+        pmu.units.set_back(&pmu.counters, hw, hidden);
+    }
+    pmu.left_to_entry = Some(Counting {
+        counters: entry & !pmu.units.at_zero,
+        interrupting,
+    });
+    owed
+}
+
+/// As [`retire`], of a guest that is parked: a PMI that it is owed by the entry is told at once.
+/// KVM may have the vCPU sleep, or go back to user space, before it is entered.
+#[must_use]
+pub(crate) fn retire_parked<V: Vendor<Units = Entry>>(
+    pmu: &mut GuestPmu<V>,
+    hw: &mut (impl EntryHw + InPlaceHw),
+    what: Retired,
+    in_user_mode: impl FnOnce() -> bool,
+) -> bool {
+    let owed = retire(pmu, hw, what, in_user_mode);
+    let last = in_place::left_to_overflow(pmu, hw);
+    let left = match &mut pmu.left_to_entry {
+        Some(left) if !last.is_empty() => left,
+        _ => return owed,
+    };
+    left.counters = left.counters & !last;
+    let alone = Counting {
+        counters: last,
+        ..*left
+    };
+    let _ = in_place::count::<V>(&mut pmu.counters, hw, alone);
+    pmu.units.set_back(&pmu.counters, hw, last);
+    true
 }
 
 /// Writes `data` to `counter` in hardware, where it was ahead, and no other is.
@@ -163,8 +265,10 @@ impl Unit for Entry {
         false
     }
 
-    fn entries(&self) -> Option<CounterSet> {
-        Some(self.counting)
+    #[inline(always)]
+    fn entered(&mut self) {
+        self.ahead |= self.at_zero;
+        self.at_zero = CounterSet::EMPTY;
     }
 
     /// Hardware has other values than the guest where the last entry could not be hidden.
@@ -179,42 +283,40 @@ impl<H: EntryHw> SwitchUnit<H> for Entry {
         for counter in self.counting_now(counters, hw).iter() {
             match counters.value(counter).checked_sub(1) {
                 Some(value) => counters.set_value(counter, value),
-                None => self.ahead.set(counter, true),
+                None => self.at_zero.set(counter, true),
             }
         }
-        if !self.ahead.is_empty() {
-            hw.intercept_counters(self.ahead);
+        if !self.at_zero.is_empty() {
+            hw.intercept_counters(self.at_zero);
         }
     }
 
     fn load(&mut self, _counters: &Counters, _hw: &mut H, _loaded: Loaded) {}
 
-    fn before_resume(&mut self, counters: &Counters, hw: &mut H) {
-        for counter in self.counting_now(counters, hw).iter() {
-            let width = counters.model.width(counter);
-            match width.to_guest(hw.counter(counter)).checked_sub(1) {
-                Some(value) => hw.set_counter(counter, width.to_hardware(value)),
-                None => self.ahead.set(counter, true),
-            }
+    /// They differ if nothing was left, and if the guest is at another privilege level by now.
+    fn before_resume(&mut self, counters: &Counters, hw: &mut H, left: CounterSet) -> CounterSet {
+        let now = self.counting_now(counters, hw);
+        let alone = now & !left & !self.at_zero;
+        if !alone.is_empty() {
+            self.set_back(counters, hw, alone);
         }
-        if !self.ahead.is_empty() {
-            hw.intercept_counters(self.ahead);
-        }
+        left & !now
     }
 
     fn reload(&mut self, _hw: &mut H) {}
 
-    /// A counter that was ahead is not 0 any more, unless the guest was not entered.
+    /// A counter that is ahead is not 0, unless KVM did not come to enter the guest.
     #[inline(always)]
     fn put(&mut self, counters: &mut Counters, hw: &mut H) {
-        if self.ahead.is_empty() {
+        let hidden = self.hidden();
+        if hidden.is_empty() {
             return;
         }
         for counter in self.ahead.iter() {
             let value = counters.value(counter).saturating_sub(1);
             counters.set_value(counter, value);
         }
-        hw.restore_intercepts(self.ahead, counters.model.passthrough, counters.mode);
-        self.ahead = CounterSet::EMPTY;
+        hw.restore_intercepts(hidden, counters.model.passthrough, counters.mode);
+        (self.ahead, self.at_zero) = (CounterSet::EMPTY, CounterSet::EMPTY);
     }
 }

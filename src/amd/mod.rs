@@ -120,6 +120,7 @@ impl Vendor for Amd {
     const REQUIREMENTS: &'static [Requirement] = REQUIREMENTS;
     const COUNTERS: CounterSet = CounterSet::first(CORE_COUNTERS, 0);
     const RDPMC_FAULTS_FIRST: bool = true;
+    const ENTRIES_COUNT: bool = true;
 
     type Units = Entry;
 

@@ -129,9 +129,7 @@ impl Unit for FixedControl {
         false
     }
 
-    fn entries(&self) -> Option<CounterSet> {
-        None
-    }
+    fn entered(&mut self) {}
 
     fn can_stay(&self, _counters: &Counters) -> bool {
         true
@@ -148,7 +146,9 @@ impl<H: FixedHw> SwitchUnit<H> for FixedControl {
         }
     }
 
-    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H) {}
+    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H, left: CounterSet) -> CounterSet {
+        left
+    }
 
     fn reload(&mut self, hw: &mut H) {
         hw.set_fixed_ctrl(self.hardware);

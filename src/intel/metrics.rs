@@ -162,9 +162,7 @@ impl Unit for Metrics {
         enabled && self.reach == Reach::Own && counters.switched_on.contains(SLOTS)
     }
 
-    fn entries(&self) -> Option<CounterSet> {
-        None
-    }
+    fn entered(&mut self) {}
 
     /// One that is hidden is 0 at each entry.
     fn can_stay(&self, counters: &Counters) -> bool {
@@ -189,7 +187,9 @@ impl<H: MetricsHw> SwitchUnit<H> for Metrics {
         self.changed = false;
     }
 
-    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H) {}
+    fn before_resume(&mut self, _counters: &Counters, _hw: &mut H, left: CounterSet) -> CounterSet {
+        left
+    }
 
     fn reload(&mut self, _hw: &mut H) {}
 

@@ -99,6 +99,7 @@ impl Vendor for Intel {
     const REQUIREMENTS: &'static [Requirement] = REQUIREMENTS;
     const COUNTERS: CounterSet = CounterSet::ALL;
     const RDPMC_FAULTS_FIRST: bool = false;
+    const ENTRIES_COUNT: bool = false;
 
     type Units = (FixedControl, Metrics);
 

@@ -17,7 +17,7 @@ use crate::{
     caps::{self, HostCounters, HostPmu, HostVendor},
     counter::{Counter, CounterSet, Kind, Width},
     guest::GuestPmu,
-    in_place::{InPlaceHw, Written},
+    in_place::{self, InPlaceHw, Written},
     intercepts::{Access, Passthrough},
     model::{CpuidLeaf, GuestConfig, Mode},
     msr::{EventSelector, Msr},
@@ -365,24 +365,25 @@ impl Cpu for Machine {
         if self.user {
             return Written::No;
         }
+        in_place::entered(pmu);
         entry::write_in_place(pmu, self, register, value, filter)
     }
 
-    /// The entry that follows counts, or `Vmm` does.
-    fn retire_in_place(&mut self, _pmu: &mut GuestPmu<Amd>, user: bool) -> Option<bool> {
-        (!user).then_some(false)
+    fn retire_in_place(&mut self, pmu: &mut GuestPmu<Amd>, user: bool) -> Option<bool> {
+        in_place::entered(pmu);
+        (!user).then(|| entry::retire(pmu, self, Retired::INSTRUCTION, || false))
     }
 
     fn park(&mut self, pmu: &mut GuestPmu<Amd>) -> Option<Overflow> {
         park::stop(pmu, self)
     }
 
-    fn resume(&mut self, pmu: &mut GuestPmu<Amd>, lvtpc: Lvtpc) {
-        park::resume(pmu, self, lvtpc);
+    fn resume(&mut self, pmu: &mut GuestPmu<Amd>, lvtpc: Lvtpc) -> bool {
+        park::resume(pmu, self, lvtpc).owed
     }
 
     fn retire_parked(&mut self, pmu: &mut GuestPmu<Amd>, what: Retired, user: bool) -> bool {
-        park::retire(pmu, self, what, || user)
+        entry::retire_parked(pmu, self, what, || user)
     }
 
     fn vm_exit(&mut self) {

@@ -129,8 +129,10 @@ pub(super) trait Cpu: Hw + Sized {
         None
     }
 
-    /// Enters the guest again with what [`Cpu::park`] has left.
-    fn resume(&mut self, _pmu: &mut GuestPmu<Self::V>, _lvtpc: Lvtpc) {}
+    /// Enters the guest again with what [`Cpu::park`] has left. Is it owed a PMI?
+    fn resume(&mut self, _pmu: &mut GuestPmu<Self::V>, _lvtpc: Lvtpc) -> bool {
+        false
+    }
 
     /// Counts an instruction in the meantime. Is the guest owed a PMI?
     fn retire_parked(&mut self, _pmu: &mut GuestPmu<Self::V>, _what: Retired, _user: bool) -> bool {

@@ -361,8 +361,8 @@ impl Cpu for Machine {
         park::stop(pmu, self)
     }
 
-    fn resume(&mut self, pmu: &mut GuestPmu<Intel>, lvtpc: Lvtpc) {
-        park::resume(pmu, self, lvtpc);
+    fn resume(&mut self, pmu: &mut GuestPmu<Intel>, lvtpc: Lvtpc) -> bool {
+        park::resume(pmu, self, lvtpc).owed
     }
 
     fn retire_parked(&mut self, pmu: &mut GuestPmu<Intel>, what: Retired, user: bool) -> bool {

@@ -3,6 +3,7 @@
 //! What must not come of a state that stays in hardware, where random programs rarely get.
 
 use super::{
+    amd,
     machine::Machine,
     vmm::{Config, Deny, Vmm, FULL, HIDDEN_METRICS},
 };
@@ -143,6 +144,54 @@ fn a_pmu_that_counts_between_exits_and_is_off_at_each_does_not_rest() {
         assert!(!guest.pmu.rest.is());
     }
     assert_ne!(left, 0);
+}
+
+/// To hardware such a counter is one that has not overflowed, once it has.
+#[test]
+fn counters_that_are_narrower_than_hardware_s_do_not_stay() {
+    let mut guest = counting(&Config { width: 32, ..FULL });
+    assert_eq!(parked(&mut guest, 4), 0);
+}
+
+/// A guest on AMD that has parked counter 0 at `value`, of instructions by `privileges`.
+fn counting_on_amd(privileges: u64, value: u64) -> Vmm<amd::Machine> {
+    let mut guest = Vmm::new(&amd::FULL, Deny::NOTHING);
+    guest.stay_awake();
+    guest.set_lvtpc(false);
+    guest.wrmsr(0xc001_0201, value).unwrap();
+    guest.wrmsr(0xc000_0301, 0).unwrap();
+    guest.wrmsr(0xc001_0200, 0x50_00c0 | privileges).unwrap();
+    guest.wrmsr(0xc000_0301, 1).unwrap();
+    guest.keeps_always = true;
+    guest
+}
+
+/// KVM may have the vCPU sleep before it is entered again.
+#[test]
+fn a_pmi_by_what_is_left_to_the_entry_is_told_before_it() {
+    let mut guest = counting_on_amd(1 << 17, (1 << 48) - 2);
+    for (pmis, value) in [(0, (1 << 48) - 1), (1, 0), (1, 1)] {
+        let was_parked = guest.parked;
+        guest.brief_exit_to(&[Retired::INSTRUCTION], |vmm| {
+            assert_eq!(vmm.pmi_requested, pmis == 1 && vmm.pmis == 0);
+        });
+        // But for the third, which hardware is one ahead of.
+        assert_eq!(guest.parked > was_parked, value != 1);
+        assert_eq!(guest.pmis, pmis);
+        assert_eq!(guest.rdpmc(0), Some(value));
+    }
+}
+
+/// As by an SMI.
+#[test]
+fn an_instruction_counts_where_it_was_whatever_the_entry_does() {
+    for (privileges, expected) in [(1 << 16, 101), (1 << 17, 100)] {
+        let mut guest = counting_on_amd(privileges, 100);
+        guest.set_user(true);
+        guest.brief_exit_to(&[Retired::INSTRUCTION], |vmm| vmm.set_user(false));
+        assert_eq!(guest.parked, 1);
+        assert_eq!(guest.rdpmc(0), Some(expected), "{privileges:#x}");
+    }
 }
 
 /// As when it goes on in another VMCS, that of a guest of its own.

@@ -14,7 +14,7 @@ use crate::{
     msr::{EventSelector, Msr},
     park,
     pmi::{Lvtpc, Overflow},
-    register::Initiator,
+    register::{Initiator, Register},
     rest::Rest,
     retired::Retired,
     switch,
@@ -162,7 +162,7 @@ pub(super) struct Vmm<C: Cpu> {
     /// The guest's CPL is 3, or 0.
     user: bool,
     lvtpc_masked: bool,
-    pmi_requested: bool,
+    pub(super) pmi_requested: bool,
     /// What is known of the last stay in the guest.
     pub(super) overflow: Overflow,
     /// PMIs that the guest's local APIC has accepted.
@@ -309,6 +309,14 @@ impl<C: Cpu> Vmm<C> {
     }
 
     fn leave(&mut self) {
+        self.leave_with(false);
+    }
+
+    /// If something was `completed` in place there was no entry after it.
+    fn leave_with(&mut self, completed: bool) {
+        if !completed {
+            in_place::entered(&mut self.pmu);
+        }
         self.exits += 1;
         if !self.loaded {
             return;
@@ -359,7 +367,7 @@ impl<C: Cpu> Vmm<C> {
         let mut evicted = self.cpus[self.cpu].evict();
         let again = switch::save(&mut self.pmu, &mut evicted);
         assert_ne!(again, Overflow::New, "told twice");
-        self.pmi_requested |= park::end(&mut self.pmu);
+        self.pmi_requested |= in_place::end(&mut self.pmu);
     }
 
     /// An exit after which the state stays in hardware, if it can, until the guest is entered again.
@@ -369,7 +377,7 @@ impl<C: Cpu> Vmm<C> {
     }
 
     /// The same, and the `host` does something that is not about what memory has of the PMU.
-    fn brief_exit_to(&mut self, what: &[Retired], host: impl FnOnce(&mut Self)) {
+    pub(super) fn brief_exit_to(&mut self, what: &[Retired], host: impl FnOnce(&mut Self)) {
         if !self.stays_parked() {
             return self.exit(|vmm| {
                 vmm.complete(what);
@@ -391,7 +399,7 @@ impl<C: Cpu> Vmm<C> {
             cpu.forget_vmcs();
         }
         let completes = self.pmu.left_to_entry.is_some();
-        cpu.resume(&mut self.pmu, lvtpc);
+        self.pmi_requested |= cpu.resume(&mut self.pmu, lvtpc);
         self.take_intercepts();
         let cpu = &mut self.cpus[self.cpu];
         cpu.assert_ready_to_switch(&self.pmu);
@@ -412,6 +420,7 @@ impl<C: Cpu> Vmm<C> {
             return false;
         }
         self.brief_exits += 1;
+        in_place::entered(&mut self.pmu);
         if !core::mem::replace(&mut self.outside, true) {
             self.cpu().vm_exit();
         }
@@ -438,7 +447,7 @@ impl<C: Cpu> Vmm<C> {
     /// whether it was, and what is next. If it was not, an exit follows.
     fn in_place(&mut self, what: impl FnOnce(&mut GuestPmu<C::V>, &mut C) -> Option<Next>) -> bool {
         self.fast = !self.fast;
-        if !self.loaded || !self.fast || !self.pmu.completes_in_place() {
+        if !self.loaded || !self.fast {
             return false;
         }
         let cpu = &mut self.cpus[self.cpu];
@@ -451,10 +460,10 @@ impl<C: Cpu> Vmm<C> {
         // Now and then something else keeps the hypervisor from entering the guest at once.
         if next != Next::Enter || self.in_place % 2 == 0 {
             self.outside = true;
-            self.exit(|vmm| {
-                vmm.pmi_requested |= next == Next::Pmi;
-                vmm.pmi_requested |= in_place::end_without_entry(&mut vmm.pmu);
-            });
+            self.leave_with(true);
+            self.pmi_requested |= next == Next::Pmi;
+            self.pmi_requested |= in_place::end(&mut self.pmu);
+            self.enter();
             return true;
         }
         cpu.vm_reentry();
@@ -531,16 +540,25 @@ impl<C: Cpu> Vmm<C> {
             return self.cpu().wrmsr(msr, value);
         }
         let (register, filter) = (self.pmu.register(Msr::new(msr)), self.filter);
+        let user = self.user;
         let written_in_place = self.in_place(|pmu, cpu| {
             let written = cpu.write_in_place(pmu, register?, value, &filter);
-            // WRMSR itself does not count here, nor does it on the bare machine, but for an entry
-            // that counts it.
-            pmu.wrmsr = None;
-            match written {
-                Written::No => None,
-                Written::Yes => Some(Next::Enter),
-                Written::Leave => Some(Next::Leave),
+            if written == Written::No {
+                return None;
             }
+            // WRMSR itself does not count here, nor does it on the bare machine, but for an entry
+            // that counts as it does.
+            let owed = if C::ENTRIES_COUNT {
+                cpu.retire_in_place(pmu, user)?
+            } else {
+                pmu.wrmsr = None;
+                false
+            };
+            Some(match written {
+                _ if owed => Next::Pmi,
+                Written::Yes => Next::Enter,
+                _ => Next::Leave,
+            })
         });
         if written_in_place {
             return Some(());
@@ -548,6 +566,12 @@ impl<C: Cpu> Vmm<C> {
         let mut written = None;
         self.exit(|vmm| written = vmm.emulate_wrmsr(msr, value, Initiator::Guest));
         written
+    }
+
+    /// Is `msr` an event selector?
+    pub(super) fn is_selector(&self, msr: u32) -> bool {
+        let register = self.pmu.register(Msr::new(msr));
+        matches!(register, Some(Register::Selector(_)))
     }
 
     /// KVM_SET_MSRS.
@@ -591,7 +615,7 @@ impl<C: Cpu> Vmm<C> {
         value
     }
 
-    fn set_user(&mut self, user: bool) {
+    pub(super) fn set_user(&mut self, user: bool) {
         self.user = user;
         self.cpu().set_user(user);
     }
