@@ -154,8 +154,8 @@ impl CounterSet {
     /// counter but those of `possible`, which is a constant.
     ///
     /// `visit` is compiled once for each counter there can be, with everything that depends on
-    /// which it is as a constant. For the world switch; elsewhere [`Self::iter`] is as good and
-    /// smaller.
+    /// which it is as a constant, and once for a set of one. For the world switch; elsewhere
+    /// [`Self::iter`] is as good and smaller.
     #[inline(always)]
     pub(crate) fn unrolled(self, possible: Self, mut visit: impl FnMut(Counter)) {
         macro_rules! visit_if {
@@ -171,9 +171,11 @@ impl CounterSet {
                 }
             )*};
         }
-        // Most guests have all counters: no need to ask for each.
+        // Most guests have all counters, or use one: no need to ask for each.
         if self.0 == possible.0 {
             visit_if!(|_| true);
+        } else if self.0.is_power_of_two() {
+            self.iter().for_each(visit);
         } else {
             visit_if!(|counter| self.contains(counter));
         }

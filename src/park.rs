@@ -142,11 +142,8 @@ pub(crate) fn retire<V: Vendor>(
     what: Retired,
     in_user_mode: impl FnOnce() -> bool,
 ) -> bool {
-    if !pmu.may_count(what) {
-        return false;
-    }
     let counting = pmu.counting(what, in_user_mode);
-    in_place::count::<V>(&mut pmu.counters, hw, counting)
+    !counting.counters.is_empty() && in_place::count::<V>(&mut pmu.counters, hw, counting)
 }
 
 /// What RDPMC reads with this ECX of a counter, in hardware. `None` if it is something else.
