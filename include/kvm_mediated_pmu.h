@@ -10,6 +10,9 @@
 
 #include <linux/types.h>
 
+struct kvm_vcpu;
+struct kvm_vpmu_public;
+
 /* The module's parameter of that name; constant after module load. */
 bool kmp_parameter_enabled(void);
 
@@ -24,6 +27,15 @@ bool kmp_host_has_rdpmc_beyond_core(void);
 
 /* A table that says otherwise is wrong: warn once. */
 void kmp_warn_not_for_guests(u32 msr);
+
+/* The inline functions of <asm/kvm_vpmu.h>. */
+void *kmp_vcpu_priv(const struct kvm_vcpu *vcpu);
+void kmp_set_state(struct kvm_vcpu *vcpu, u32 state);
+void kmp_publish(struct kvm_vcpu *vcpu, const struct kvm_vpmu_public *pub);
+void kmp_request_pmi(struct kvm_vcpu *vcpu);
+void kmp_request_recalc_intercepts(struct kvm_vcpu *vcpu);
+bool kmp_is_guest_mode(const struct kvm_vcpu *vcpu);
+bool kmp_guest_has_svme(const struct kvm_vcpu *vcpu);
 
 /* Turns interrupts off, and to what they were. */
 unsigned long kmp_irq_save(void);

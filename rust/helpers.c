@@ -58,6 +58,41 @@ void kmp_warn_not_for_guests(u32 msr)
 	WARN_ONCE(1, "no guest may be let access MSR %#x\n", msr);
 }
 
+void *kmp_vcpu_priv(const struct kvm_vcpu *vcpu)
+{
+	return kvm_vpmu_priv(vcpu);
+}
+
+void kmp_set_state(struct kvm_vcpu *vcpu, u32 state)
+{
+	kvm_vpmu_set_state(vcpu, state);
+}
+
+void kmp_publish(struct kvm_vcpu *vcpu, const struct kvm_vpmu_public *pub)
+{
+	kvm_vpmu_publish(vcpu, pub);
+}
+
+void kmp_request_pmi(struct kvm_vcpu *vcpu)
+{
+	kvm_vpmu_request_pmi(vcpu);
+}
+
+void kmp_request_recalc_intercepts(struct kvm_vcpu *vcpu)
+{
+	kvm_vpmu_request_recalc_intercepts(vcpu);
+}
+
+bool kmp_is_guest_mode(const struct kvm_vcpu *vcpu)
+{
+	return kvm_vpmu_is_guest_mode(vcpu);
+}
+
+bool kmp_guest_has_svme(const struct kvm_vcpu *vcpu)
+{
+	return kvm_vpmu_guest_has_svme(vcpu);
+}
+
 unsigned long kmp_irq_save(void)
 {
 	unsigned long flags;
@@ -86,8 +121,9 @@ static_assert(sizeof(struct kvm_vpmu_guest_caps) == 40);
 static_assert(sizeof(struct kvm_vpmu_cpuid) == 16);
 static_assert(sizeof(struct kvm_vpmu_public) == 24);
 static_assert(offsetof(struct kvm_vpmu_backend, caps) == 16);
-static_assert(offsetof(struct kvm_vpmu_backend, vcpu_create) == 56);
-static_assert(sizeof(struct kvm_vpmu_backend) == 56 + 15 * 8);
+static_assert(sizeof(struct kvm_vpmu_config) == 4 * 16 + 8);
+static_assert(offsetof(struct kvm_vpmu_backend, vcpu_create) == 64);
+static_assert(sizeof(struct kvm_vpmu_backend) == 64 + 10 * 8);
 
 /* Types of entries in the exception table, see pmu/mod.rs. */
 static_assert(EX_TYPE_WRMSR == 8);

@@ -18,8 +18,8 @@ use crate::{
     switch::{self, Elided},
     sys::{
         kvm::{
-            self, BackendModule, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Provider, Public,
-            State, Vcpu, Vtable,
+            self, BackendModule, Config, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Provider,
+            Public, State, Vcpu, Vtable,
         },
         params,
         pmu::{AmdPmu, Evicted, EvictedPmu, IntelPmu},
@@ -118,9 +118,8 @@ pub(crate) struct Mediated<V>(PhantomData<V>);
 
 /// Where a vendor's rules meet the vendor's hardware and virtualization extension.
 pub(crate) trait Platform: Vendor {
-    /// Sets the controls of VM-entry and VM-exit that are not intercepts, for a guest whose PMU is
-    /// `at_rest` or not.
-    fn set_controls(vcpu: &Intercepts<'_>, at_rest: bool);
+    /// VM-entry and VM-exit can switch the global control ([`kvm::Intercepts::set_controls`]).
+    const SWITCHES_GLOBAL_CTRL: bool;
 
     /// See [`switch::load`].
     fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided;
@@ -166,10 +165,7 @@ pub(crate) trait Platform: Vendor {
 }
 
 impl Platform for Intel {
-    /// At rest the global control is the host's.
-    fn set_controls(vcpu: &Intercepts<'_>, at_rest: bool) {
-        vcpu.switch_global_ctrl(!at_rest);
-    }
+    const SWITCHES_GLOBAL_CTRL: bool = true;
 
     #[inline(always)]
     fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
@@ -232,8 +228,7 @@ impl Platform for Intel {
 }
 
 impl Platform for Amd {
-    /// SVM has none.
-    fn set_controls(_vcpu: &Intercepts<'_>, _at_rest: bool) {}
+    const SWITCHES_GLOBAL_CTRL: bool = false;
 
     #[inline(always)]
     fn load(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Elided {
@@ -302,13 +297,13 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
 
     type VcpuData = GuestPmu<V>;
 
-    fn vcpu_create() -> Result<GuestPmu<V>> {
-        Ok(GuestPmu::default())
+    fn vcpu_create() -> GuestPmu<V> {
+        GuestPmu::default()
     }
 
-    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, pmu: &mut GuestPmu<V>) -> Public {
+    fn refresh(host: &HostPmu, config: &Config<'_>, pmu: &mut GuestPmu<V>) -> Public {
         pmu.rest = Rest::new(params::rest_after());
-        pmu.refresh(host, vcpu);
+        pmu.refresh(host, config);
         let model = pmu.model();
         Public {
             version: model.version,
@@ -408,8 +403,9 @@ impl<V: Platform> kvm::Backend for Mediated<V> {
         for (msr, free) in pmu.intercepts() {
             vcpu.intercept_msr(msr, free);
         }
-        vcpu.intercept_rdpmc(!pmu.passthrough().rdpmc);
-        V::set_controls(vcpu, pmu.rest.is());
+        // At rest the global control is the host's.
+        let switch_global_ctrl = V::SWITCHES_GLOBAL_CTRL && !pmu.rest.is();
+        vcpu.set_controls(!pmu.passthrough().rdpmc, switch_global_ctrl);
     }
 
     fn mode_changed(pmu: &mut GuestPmu<V>, mode: Mode) {

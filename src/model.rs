@@ -45,8 +45,8 @@ pub(crate) struct Mode {
 
 /// How user space configured a vCPU.
 pub(crate) trait GuestConfig {
-    /// Leaf `leaf`, subleaf `index` of the guest's CPUID, if user space gave it one.
-    fn cpuid(&self, leaf: u32, index: u32) -> Option<CpuidLeaf>;
+    /// Leaf `leaf`, subleaf 0 of the guest's CPUID; one that user space did not give it may be all 0.
+    fn cpuid(&self, leaf: u32) -> Option<CpuidLeaf>;
 
     /// The guest's IA32_PERF_CAPABILITIES, 0 if it has no such register.
     fn perf_capabilities(&self) -> u64;

@@ -2,12 +2,12 @@
 
 //! What a backend does: the callbacks as safe methods.
 
-use super::vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State, Vcpu};
+use super::vcpu::{Config, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State, Vcpu};
 use crate::{
     caps::HostPmu, model::Mode, msr::Msr, register::GeneralProtection, retired::Retired,
     switch::Elided, sys::perf::Evicted,
 };
-use kernel::{error::Result, str::CStr};
+use kernel::str::CStr;
 
 /// A provider of guest PMUs.
 ///
@@ -20,19 +20,15 @@ pub(crate) trait Backend: Sized + 'static {
     /// What KVM calls the backend in its log.
     const NAME: &'static CStr;
 
-    /// What belongs to a vCPU; dropped with it.
+    /// What belongs to a vCPU. It isn't dropped, nor does it need to be.
     type VcpuData: Send;
 
     /// A vCPU is being created.
-    ///
-    /// # Errors
-    ///
-    /// Its creation fails with the error.
-    fn vcpu_create() -> Result<Self::VcpuData>;
+    fn vcpu_create() -> Self::VcpuData;
 
     /// CPUID or IA32_PERF_CAPABILITIES of the guest were set: its PMU is a new one, in its RESET
     /// state. Returns what KVM has to know of it.
-    fn refresh(host: &HostPmu, vcpu: &HeldVcpu<'_>, data: &mut Self::VcpuData) -> Public;
+    fn refresh(host: &HostPmu, config: &Config<'_>, data: &mut Self::VcpuData) -> Public;
 
     /// The state that the PMU is in. KVM is told after each callback that may have changed it.
     fn state(data: &Self::VcpuData) -> State;

@@ -4,7 +4,7 @@
 
 use super::{
     backend::Backend,
-    vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, State, Vcpu},
+    vcpu::{Config, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, State, Vcpu},
 };
 use crate::{
     caps::HostPmu,
@@ -53,12 +53,12 @@ pub(super) struct Registered {
 /// They are called by KVM and nobody else, which keeps the promises of `struct kvm_vpmu_backend`:
 ///
 /// - C1: Pointers to vCPUs, and those that a value is to be written to, are valid for the call.
-/// - C2: Callbacks for a vCPU come one at a time, but for `save()`, which comes when the vCPU
+/// - C2: Callbacks for a vCPU come one at a time, but for the `changed()` that comes when the vCPU
 ///   leaves its processor, and so in the middle of others that have interrupts on. It borrows the
 ///   vCPU's data only if that is parked, which they see to that it is not: so they can borrow it
 ///   for the call, mutably.
-/// - C3: A vCPU's callbacks come after its `vcpu_create` has succeeded, and before its
-///   `vcpu_destroy`, which comes once.
+/// - C3: A vCPU's callbacks come after its `vcpu_create`, for which KVM has set aside `vcpu_size`
+///   bytes, aligned for whatever is no larger than a pointer, for as long as there is the vCPU.
 /// - C4: KVM's services do not call back.
 /// - C5: Each callback comes in the context that its documentation in C says.
 /// - C6: What `vcpu_create` gets as the backend is what was registered. It remains so until all
@@ -155,21 +155,17 @@ impl<T: Backend> Callbacks<T> {
             reserved: 0,
             perf_capabilities: 0,
         },
+        vcpu_size: size_of::<Private<T>>(),
         vcpu_create: Some(Self::vcpu_create),
-        vcpu_destroy: Some(Self::vcpu_destroy),
         refresh: Some(Self::refresh),
-        is_valid_msr: Some(Self::is_valid_msr),
         get_msr: Some(Self::get_msr),
         set_msr: Some(Self::set_msr),
         rdpmc: Some(Self::rdpmc),
-        check_rdpmc: Some(Self::check_rdpmc),
-        handle_event: Some(Self::handle_event),
         retired: Some(Self::retired),
         recalc_intercepts: Some(Self::recalc_intercepts),
-        mode_changed: Some(Self::mode_changed),
+        changed: Some(Self::changed),
         load: Some(Self::load),
         put: Some(Self::put),
-        save: Some(Self::save),
     };
 
     /// What we keep for a vCPU.
@@ -179,9 +175,8 @@ impl<T: Backend> Callbacks<T> {
     /// `vcpu` is that of the callback which calls, and `'a` ends with it.
     #[inline(always)]
     unsafe fn private<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Private<T> {
-        // SAFETY: `vcpu` is valid by C1. By C3 `vcpu_create()` has stored a pointer to a box's
-        // content, and `vcpu_destroy()` has not taken it back.
-        unsafe { &*bindings::kvm_vpmu_priv(vcpu).cast() }
+        // SAFETY: `vcpu` is valid by C1. By C3 `vcpu_create()` has initialized what KVM keeps.
+        unsafe { &*bindings::kmp_vcpu_priv(vcpu).cast() }
     }
 
     /// The data of a vCPU, for a callback that changes nothing, in memory.
@@ -289,8 +284,8 @@ impl<T: Backend> Callbacks<T> {
         let data = unsafe { &mut *private.data.get() };
         // SAFETY: The vCPU is valid by C1, and the backend's by C3.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
-        // SAFETY: It was parked here: it hasn't left the processor since, for `save()` would have
-        // come.
+        // SAFETY: It was parked here: it hasn't left the processor since, for `changed()` would
+        // have come.
         T::save(vcpu, data, &unsafe { Evicted::new(irqs_off) });
     }
 
@@ -358,71 +353,59 @@ impl<T: Backend> Callbacks<T> {
         backend: *const bindings::kvm_vpmu_backend,
         vcpu: *mut bindings::kvm_vcpu,
     ) -> c_int {
+        const {
+            assert!(!core::mem::needs_drop::<Private<T>>());
+            assert!(align_of::<Private<T>>() <= align_of::<*mut c_void>());
+        }
         // SAFETY: By C6 this is what a `Registered` begins with, which nobody changes and which is
         // there for longer than the vCPU.
         let registered: &Registered = unsafe { &*backend.cast() };
-        let result = T::vcpu_create().and_then(|data| {
-            let private: Private<T> = Private {
-                host: &registered.host,
-                place: Cell::new(Place::Memory),
-                data: UnsafeCell::new(data),
-            };
-            Ok(KBox::new(private, GFP_KERNEL_ACCOUNT)?)
-        });
-        match result {
-            Ok(private) => {
-                let private: *mut c_void = KBox::into_raw(private).cast();
-                // SAFETY: The vCPU is valid by C1.
-                unsafe { bindings::kvm_vpmu_set_priv(vcpu, private) };
-                0
-            }
-            Err(error) => error.to_errno(),
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by KVM only, once, after `vcpu_create()`.
-    unsafe extern "C" fn vcpu_destroy(vcpu: *mut bindings::kvm_vcpu) {
+        let private: Private<T> = Private {
+            host: &registered.host,
+            place: Cell::new(Place::Memory),
+            data: UnsafeCell::new(T::vcpu_create()),
+        };
         // SAFETY: The vCPU is valid by C1.
-        let data = unsafe { bindings::kvm_vpmu_priv(vcpu) };
-        // SAFETY: By C3 `vcpu_create()` has stored what it got from `KBox::into_raw()`, this
-        // happens once, and no other callback comes any more.
-        drop(unsafe { KBox::<Private<T>>::from_raw(data.cast()) });
+        let room: *mut Private<T> = unsafe { bindings::kmp_vcpu_priv(vcpu) }.cast();
+        // SAFETY: By C3 it is as large as the structure, and aligned for it by the assertion.
+        unsafe { room.write(private) };
+        0
     }
 
     /// # Safety
     ///
     /// Called by KVM only, with vcpu->mutex held or before anybody knows the vCPU.
-    unsafe extern "C" fn refresh(vcpu: *mut bindings::kvm_vcpu) {
+    unsafe extern "C" fn refresh(
+        vcpu: *mut bindings::kvm_vcpu,
+        config: *const bindings::kvm_vpmu_config,
+    ) {
         // SAFETY: The callback's own vCPU, which is held by C5.
         let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
         // SAFETY: The callback's own vCPU.
         let host = unsafe { Self::private(vcpu) }.host;
-        let public = T::refresh(host, &held, data);
+        // SAFETY: It is valid by C1.
+        let public = T::refresh(host, &Config(unsafe { &*config }), data);
         held.publish(public, T::state(data));
     }
 
     /// # Safety
     ///
-    /// Called by KVM only, with vcpu->mutex held.
-    unsafe extern "C" fn is_valid_msr(vcpu: *mut bindings::kvm_vcpu, msr: u32) -> bool {
-        // SAFETY: The callback's own vCPU.
-        unsafe { Self::peek(vcpu, |data| T::is_valid_msr(data, Msr::new(msr))) }
-    }
-
-    /// # Safety
-    ///
-    /// Called by KVM only, with vcpu->mutex held and `value` valid for a write.
+    /// Called by KVM only, with vcpu->mutex held and `value` valid for a write, or null.
     unsafe extern "C" fn get_msr(
         vcpu: *mut bindings::kvm_vcpu,
         msr: u32,
         host_initiated: bool,
         value: *mut u64,
     ) -> c_int {
+        let msr = Msr::new(msr);
+        if value.is_null() {
+            // SAFETY: The callback's own vCPU.
+            let exists = unsafe { Self::peek(vcpu, |data| T::is_valid_msr(data, msr)) };
+            return if exists { 0 } else { ENOENT.to_errno() };
+        }
         // SAFETY: The callback's own vCPU.
         let data = unsafe { Self::data_ref(vcpu) };
-        let result = T::get_msr(data, Msr::new(msr), host_initiated);
+        let result = T::get_msr(data, msr, host_initiated);
         // SAFETY: `value` is valid by C1.
         or_fault(result.map(|read| unsafe { value.write(read) }))
     }
@@ -455,8 +438,12 @@ impl<T: Backend> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by KVM only, with vcpu->mutex held and `value` valid for a write.
+    /// Called by KVM only, with vcpu->mutex held and `value` valid for a write, or null.
     unsafe extern "C" fn rdpmc(vcpu: *mut bindings::kvm_vcpu, ecx: u32, value: *mut u64) -> c_int {
+        if value.is_null() {
+            // SAFETY: The callback's own vCPU.
+            return c_int::from(unsafe { Self::peek(vcpu, |data| T::rdpmc_faults(data, ecx)) });
+        }
         // SAFETY: The callback's own vCPU.
         let parked = unsafe { Self::visit(vcpu, |owner, data| T::rdpmc_parked(owner, data, ecx)) };
         let result = match parked.flatten() {
@@ -470,19 +457,33 @@ impl<T: Backend> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by KVM only, with vcpu->mutex held.
-    unsafe extern "C" fn check_rdpmc(vcpu: *mut bindings::kvm_vcpu, ecx: u32) -> c_int {
-        // SAFETY: The callback's own vCPU.
-        c_int::from(unsafe { Self::peek(vcpu, |data| T::rdpmc_faults(data, ecx)) })
-    }
-
-    /// # Safety
-    ///
-    /// Called by KVM only, with vcpu->mutex held.
-    unsafe extern "C" fn handle_event(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The callback's own vCPU, which is held by C5.
-        let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
-        T::filter_changed(&held, data);
+    /// Called by KVM only, in the context that `what` has: with vcpu->mutex held; or when nobody
+    /// knows the vCPU any more, whose L2 is left as it is destroyed.
+    unsafe extern "C" fn changed(vcpu: *mut bindings::kvm_vcpu, what: bindings::kvm_vpmu_change) {
+        match what {
+            bindings::kvm_vpmu_change_KVM_VPMU_FILTER => {
+                // SAFETY: The callback's own vCPU, which is held by C5.
+                let (held, data) = unsafe { (Self::held(vcpu), Self::data(vcpu)) };
+                T::filter_changed(&held, data);
+            }
+            bindings::kvm_vpmu_change_KVM_VPMU_MODE => {
+                // SAFETY: The vCPU is valid by C1 and held by C5.
+                let mode = unsafe {
+                    Mode {
+                        svme: bindings::kmp_guest_has_svme(vcpu),
+                        l2: bindings::kmp_is_guest_mode(vcpu),
+                    }
+                };
+                // SAFETY: The callback's own vCPU.
+                T::mode_changed(unsafe { Self::data(vcpu) }, mode);
+            }
+            bindings::kvm_vpmu_change_KVM_VPMU_LEAVES_CPU => {
+                // SAFETY: The callback's own vCPU. Others borrow the data only when it isn't parked,
+                // so that nobody does if it is.
+                return unsafe { Self::save_parked(vcpu) };
+            }
+            _ => return,
+        }
         // SAFETY: The callback's own vCPU, which isn't loaded into hardware by C5.
         unsafe { Self::settle(vcpu) };
     }
@@ -532,39 +533,16 @@ impl<T: Backend> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by KVM only, with vcpu->mutex held; or when nobody knows the vCPU any more, whose L2
-    /// is left as it is destroyed.
-    unsafe extern "C" fn mode_changed(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The vCPU is valid by C1 and held by C5.
-        let mode = unsafe {
-            Mode {
-                svme: bindings::kvm_vpmu_guest_has_svme(vcpu),
-                l2: bindings::kvm_vpmu_is_guest_mode(vcpu),
-            }
-        };
-        // SAFETY: The callback's own vCPU.
-        T::mode_changed(unsafe { Self::data(vcpu) }, mode);
-        // SAFETY: The callback's own vCPU, which isn't loaded into hardware by C5.
-        unsafe { Self::settle(vcpu) };
-    }
-
-    /// # Safety
-    ///
     /// Called by KVM only, in the vCPU's own task with interrupts off, which stay off until
     /// `put()`.
-    unsafe extern "C" fn load(vcpu: *mut bindings::kvm_vcpu) -> c_uint {
+    unsafe extern "C" fn load(vcpu: *mut bindings::kvm_vcpu, lvtpc: u32) -> c_uint {
         // SAFETY: They are by C5, and stay so until `put()` has ended.
         let irqs_off = unsafe { IrqsOff::assume() };
         // SAFETY: The callback's own vCPU.
         let private = unsafe { Self::private(vcpu) };
         // SAFETY: By C2 nobody else borrows it while interrupts are off.
         let data = unsafe { &mut *private.data.get() };
-        let lvtpc = if T::can_interrupt(data) {
-            // SAFETY: The vCPU is valid by C1 and held by C5.
-            Some(unsafe { bindings::kvm_vpmu_guest_lvtpc(vcpu) })
-        } else {
-            None
-        };
+        let lvtpc = T::can_interrupt(data).then_some(lvtpc);
         if private.place.get() == Place::Parked {
             // SAFETY: It is parked here, and KVM's claim stands by C5.
             if let Some(context) = unsafe { GuestContext::unpark(irqs_off, lvtpc) } {
@@ -579,8 +557,26 @@ impl<T: Backend> Callbacks<T> {
             // use what it has read.
             unsafe { Self::save_parked_here(vcpu, irqs_off) };
         }
+        // SAFETY: KVM's promises of this callback.
+        unsafe { Self::load_from_memory(vcpu, irqs_off, lvtpc) }
+    }
+
+    /// Puts the state into hardware.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::load`], with interrupts off, and it is in memory. `lvtpc` is the guest's, if
+    /// anything can interrupt.
+    #[inline(never)]
+    unsafe fn load_from_memory(
+        vcpu: *mut bindings::kvm_vcpu,
+        irqs_off: IrqsOff<'_>,
+        lvtpc: Option<u32>,
+    ) -> c_uint {
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
         private.place.set(Place::Hardware);
-        // SAFETY: As above.
+        // SAFETY: By C2 nobody else borrows it while interrupts are off.
         let data = unsafe { &mut *private.data.get() };
 
         // Ownership first: from here on nothing counts until VM-entry.
@@ -618,6 +614,21 @@ impl<T: Backend> Callbacks<T> {
         } else {
             context
         };
+        // SAFETY: This is that callback, and the context the vCPU's.
+        unsafe { Self::put_into_memory(vcpu, context) };
+    }
+
+    /// Takes the state out of hardware, and gives the PMU back to perf.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is that of the callback `put()`, and `context` is the vCPU's.
+    #[inline(never)]
+    unsafe fn put_into_memory(vcpu: *mut bindings::kvm_vcpu, context: GuestContext<'_>) {
+        // SAFETY: The callback's own vCPU.
+        let private = unsafe { Self::private(vcpu) };
+        // SAFETY: By C2 nobody else borrows it while interrupts are off.
+        let data = unsafe { &mut *private.data.get() };
         private.place.set(Place::Memory);
         // SAFETY: The vCPU is valid by C1, the backend's by C3, loaded by C5, and has the PMU since
         // `load()`.
@@ -652,15 +663,5 @@ impl<T: Backend> Callbacks<T> {
         }
         // SAFETY: It was just parked. That perf has no use for the PMU can't have changed since.
         unsafe { GuestContext::unpark(irqs_off, None) }.map_or(Ok(()), Err)
-    }
-
-    /// # Safety
-    ///
-    /// Called by KVM only, before the vCPU leaves the processor that it is loaded on, also in the
-    /// middle of another callback.
-    unsafe extern "C" fn save(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The callback's own vCPU. Others borrow the data only when it isn't parked, so that
-        // nobody does if it is.
-        unsafe { Self::save_parked(vcpu) };
     }
 }

@@ -8,7 +8,7 @@
 //! | type | the callback | may |
 //! | --- | --- | --- |
 //! | `Vcpu` | any | make requests |
-//! | [`HeldVcpu`] | is the only one at the vCPU | ask for the guest's configuration and for the event filter |
+//! | [`HeldVcpu`] | is the only one at the vCPU | ask for the event filter |
 //! | [`LoadedVcpu`] | and the vCPU is loaded | ask for the guest's state, too |
 //! | [`Intercepts`] | has been asked to set the intercepts | set them |
 //! | [`OwnerVcpu`] | runs between load and put, or comes to a vCPU that is parked, interrupts off | use the PMU |
@@ -26,4 +26,4 @@ pub(crate) use backend::Backend;
 pub(crate) use callbacks::Vtable;
 pub(crate) use host::{host_pmu, not_supported};
 pub(crate) use module::{BackendModule, Provider};
-pub(crate) use vcpu::{HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State, Vcpu};
+pub(crate) use vcpu::{Config, HeldVcpu, Intercepts, LoadedVcpu, OwnerVcpu, Public, State, Vcpu};

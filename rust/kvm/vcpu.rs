@@ -99,32 +99,34 @@ impl Vcpu {
         }
     }
 
-    /// Sets or clears the intercept of RDPMC. It stays where RDPMC reads counters that no guest can
-    /// have.
+    /// Sets or clears the intercept of RDPMC, which stays where RDPMC reads counters that no guest can
+    /// have; and has VM-entry load the guest's IA32_PERF_GLOBAL_CTRL, and VM-exit save it and load 0,
+    /// or not. The latter is Intel's.
     ///
     /// # Safety
     ///
     /// As of [`Self::intercept_msr_here`].
-    unsafe fn intercept_rdpmc_here(&self, intercept: bool) {
+    unsafe fn set_controls_here(&self, intercept_rdpmc: bool, switch_global_ctrl: bool) {
         // SAFETY: The function only looks at the processor's feature bits.
         let reads_foreign = unsafe { bindings::kmp_host_has_rdpmc_beyond_core() };
+        let intercept_rdpmc = intercept_rdpmc || reads_foreign;
         // SAFETY: The vCPU is valid by the type's invariant, and this is the place, as the caller
         // promises.
         unsafe {
-            bindings::kvm_vpmu_set_rdpmc_intercept(self.as_raw(), intercept || reads_foreign)
+            bindings::kvm_vpmu_set_controls(self.as_raw(), intercept_rdpmc, switch_global_ctrl)
         };
     }
 
     /// Has all intercepts set again, before the next VM-entry.
     pub(crate) fn request_intercepts(&self) {
         // SAFETY: The vCPU is valid; the function may be called anywhere.
-        unsafe { bindings::kvm_vpmu_request_recalc_intercepts(self.as_raw()) };
+        unsafe { bindings::kmp_request_recalc_intercepts(self.as_raw()) };
     }
 
     /// Has KVM deliver a PMI to the guest before the next VM-entry.
     pub(crate) fn request_pmi(&self) {
         // SAFETY: The vCPU is valid by the type's invariant; the function may be called anywhere.
-        unsafe { bindings::kvm_vpmu_request_pmi(self.as_raw()) };
+        unsafe { bindings::kmp_request_pmi(self.as_raw()) };
     }
 }
 
@@ -155,7 +157,7 @@ impl<'a> HeldVcpu<'a> {
     /// The vCPU is not between load() and put(), but put() may have done all but to return.
     pub(super) unsafe fn set_state(&self, state: State) {
         // SAFETY: The vCPU is valid and held, and the time is right by the caller's promise.
-        unsafe { bindings::kvm_vpmu_set_state(self.as_raw(), state.to_c()) };
+        unsafe { bindings::kmp_set_state(self.as_raw(), state.to_c()) };
     }
 
     /// Tells KVM what it has to know of the PMU, which is in `state`.
@@ -167,7 +169,7 @@ impl<'a> HeldVcpu<'a> {
             global_status_rsvd: !public.global_status_valid,
         };
         // SAFETY: The vCPU is valid and held, and the function copies what the pointer points to.
-        unsafe { bindings::kvm_vpmu_publish(self.as_raw(), &public) };
+        unsafe { bindings::kmp_publish(self.as_raw(), &public) };
     }
 }
 
@@ -211,13 +213,20 @@ impl<'a> Deref for LoadedVcpu<'a> {
     }
 }
 
-impl GuestConfig for HeldVcpu<'_> {
-    fn cpuid(&self, leaf: u32, index: u32) -> Option<CpuidLeaf> {
-        let mut found = bindings::kvm_vpmu_cpuid::default();
-        // SAFETY: The vCPU is valid and held, and the pointer is valid for writes.
-        let exists =
-            unsafe { bindings::kvm_vpmu_guest_cpuid(self.as_raw(), leaf, index, &mut found) };
-        exists.then_some(CpuidLeaf {
+/// What user space made of a vCPU.
+pub(crate) struct Config<'a>(pub(super) &'a bindings::kvm_vpmu_config);
+
+impl GuestConfig for Config<'_> {
+    /// KVM tells of the leaves that matter.
+    fn cpuid(&self, leaf: u32) -> Option<CpuidLeaf> {
+        let found = match leaf {
+            0x7 => &self.0.features,
+            0xa => &self.0.perfmon,
+            0x8000_0001 => &self.0.amd_features,
+            0x8000_0022 => &self.0.amd_perfmon,
+            _ => return None,
+        };
+        Some(CpuidLeaf {
             eax: found.eax,
             ebx: found.ebx,
             ecx: found.ecx,
@@ -226,21 +235,23 @@ impl GuestConfig for HeldVcpu<'_> {
     }
 
     fn perf_capabilities(&self) -> u64 {
-        // SAFETY: The vCPU is valid and held.
-        unsafe { bindings::kvm_vpmu_guest_perf_capabilities(self.as_raw()) }
+        self.0.perf_capabilities
     }
 }
+
+/// The bit of fixed counter 0 in the global registers.
+const FIXED_BASE: u32 = 32;
 
 /// In whatever context: the filter is protected by itself.
 impl EventFilter for Vcpu {
     fn allows(&self, selector: EventSelector) -> bool {
         // SAFETY: The vCPU is valid; the function protects its access of the filter itself.
-        unsafe { bindings::kvm_vpmu_gp_event_allowed(self.as_raw(), selector.bits()) }
+        unsafe { bindings::kvm_vpmu_event_allowed(self.as_raw(), 0, selector.bits()) }
     }
 
     fn allows_fixed(&self, index: u8) -> bool {
         // SAFETY: The vCPU is valid; the function protects its access of the filter itself.
-        unsafe { bindings::kvm_vpmu_fixed_counter_allowed(self.as_raw(), index.into()) }
+        unsafe { bindings::kvm_vpmu_event_allowed(self.as_raw(), FIXED_BASE + u32::from(index), 0) }
     }
 }
 
@@ -276,16 +287,12 @@ impl<'a> Intercepts<'a> {
         unsafe { self.intercept_msr_here(msr, free) };
     }
 
-    /// Sets or clears the intercept of RDPMC.
-    pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
-        // SAFETY: By the type's invariant this is the place to set intercepts.
-        unsafe { self.intercept_rdpmc_here(intercept || !self.is_lent) };
-    }
-
-    /// Has VM-entry load the guest's IA32_PERF_GLOBAL_CTRL, and VM-exit save it and load 0. Intel.
-    pub(crate) fn switch_global_ctrl(&self, enable: bool) {
+    /// Sets or clears the intercept of RDPMC; and has VM-entry load the guest's
+    /// IA32_PERF_GLOBAL_CTRL, and VM-exit save it and load 0, or not: Intel.
+    pub(crate) fn set_controls(&self, intercept_rdpmc: bool, switch_global_ctrl: bool) {
+        let intercept_rdpmc = intercept_rdpmc || !self.is_lent;
         // SAFETY: By the type's invariant this is the place to set such controls.
-        unsafe { bindings::kvm_vpmu_switch_global_ctrl(self.as_raw(), enable) };
+        unsafe { self.set_controls_here(intercept_rdpmc, switch_global_ctrl) };
     }
 }
 
@@ -374,10 +381,10 @@ impl<'a> OwnerVcpu<'a> {
         self.request_intercepts();
     }
 
-    /// Sets or clears the intercept of RDPMC.
+    /// Sets or clears the intercept of RDPMC. AMD.
     pub(crate) fn intercept_rdpmc(&self, intercept: bool) {
-        // SAFETY: As of `intercept_msr()`.
-        unsafe { self.intercept_rdpmc_here(intercept) };
+        // SAFETY: As of `intercept_msr()`. There is no other such control on AMD.
+        unsafe { self.set_controls_here(intercept, false) };
     }
 }
 

@@ -191,7 +191,7 @@ static void send_nmi_to_self(void)
 	send_nmi(read_apic(APIC_ID));
 }
 
-static u64 read_msr(u32 msr)
+static u64 read_msr_safe(u32 msr)
 {
 	u64 value = 0;
 
@@ -204,12 +204,12 @@ static void read_regs(struct lend_regs *regs)
 	int i;
 
 	memset(regs, 0, sizeof(*regs));
-	regs->global_ctrl = read_msr(vendor->global_ctrl);
-	regs->global_status = read_msr(vendor->global_status);
+	regs->global_ctrl = read_msr_safe(vendor->global_ctrl);
+	regs->global_status = read_msr_safe(vendor->global_status);
 	if (vendor->fixed_ctrl)
-		regs->fixed_ctrl = read_msr(vendor->fixed_ctrl);
+		regs->fixed_ctrl = read_msr_safe(vendor->fixed_ctrl);
 	for (i = 0; i < vendor->nr_sels; i++)
-		regs->sels[i] = read_msr(vendor->sel0 + i * vendor->sel_stride);
+		regs->sels[i] = read_msr_safe(vendor->sel0 + i * vendor->sel_stride);
 	regs->lvtpc = read_apic(APIC_LVTPC) & ~APIC_SEND_PENDING;
 }
 

@@ -246,7 +246,7 @@ pub(crate) fn counter_intercepts(
 
 /// Version and number of counters as CPUID of the guest has them, `None` if it has neither feature.
 fn enumerated(config: &impl GuestConfig, core: bool) -> Option<(u32, usize)> {
-    match config.cpuid(LEAF_PERFMON, 0) {
+    match config.cpuid(LEAF_PERFMON) {
         Some(leaf) if leaf.eax & FEATURE_V2 != 0 => Some((2, (leaf.ebx & NR_CORE) as usize)),
         _ => core.then_some((1, CORE_COUNTERS)),
     }
@@ -255,7 +255,7 @@ fn enumerated(config: &impl GuestConfig, core: bool) -> Option<(u32, usize)> {
 /// Has the guest this feature of [`LEAF_FEATURES`], ECX?
 fn has_feature(config: &impl GuestConfig, feature: u32) -> bool {
     config
-        .cpuid(LEAF_FEATURES, 0)
+        .cpuid(LEAF_FEATURES)
         .is_some_and(|leaf| leaf.ecx & feature != 0)
 }
 

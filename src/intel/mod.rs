@@ -118,7 +118,7 @@ impl Vendor for Intel {
     }
 
     fn model(host: &HostPmu, config: &impl GuestConfig) -> Model {
-        let Some(leaf) = config.cpuid(LEAF_PERFMON, 0).map(Perfmon) else {
+        let Some(leaf) = config.cpuid(LEAF_PERFMON).map(Perfmon) else {
             return Model::default();
         };
         let caps = Self::offer(host);
@@ -241,7 +241,7 @@ fn add_controls(model: &mut Model) {
 /// Has the guest HLE or RTM?
 fn has_transactions(config: &impl GuestConfig) -> bool {
     config
-        .cpuid(LEAF_FEATURES, 0)
+        .cpuid(LEAF_FEATURES)
         .is_some_and(|leaf| leaf.ebx & FEATURE_TRANSACTIONS != 0)
 }
 

@@ -80,7 +80,7 @@ impl Config {
 }
 
 impl GuestConfig for Config {
-    fn cpuid(&self, leaf: u32, _index: u32) -> Option<CpuidLeaf> {
+    fn cpuid(&self, leaf: u32) -> Option<CpuidLeaf> {
         let none = CpuidLeaf::default();
         match leaf {
             0x8000_0001 => Some(CpuidLeaf {

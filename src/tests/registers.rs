@@ -124,7 +124,7 @@ fn later_versions_are_version_2() {
 struct NoLeaf;
 
 impl GuestConfig for NoLeaf {
-    fn cpuid(&self, _leaf: u32, _index: u32) -> Option<CpuidLeaf> {
+    fn cpuid(&self, _leaf: u32) -> Option<CpuidLeaf> {
         None
     }
 
@@ -210,14 +210,14 @@ fn legacy_writes_are_sign_extended_for_the_guest_only() {
 struct Transactions;
 
 impl GuestConfig for Transactions {
-    fn cpuid(&self, leaf: u32, index: u32) -> Option<CpuidLeaf> {
+    fn cpuid(&self, leaf: u32) -> Option<CpuidLeaf> {
         if leaf == 7 {
             return Some(CpuidLeaf {
                 ebx: 1 << 11,
                 ..CpuidLeaf::default()
             });
         }
-        FULL.cpuid(leaf, index)
+        FULL.cpuid(leaf)
     }
 
     fn perf_capabilities(&self) -> u64 {

@@ -37,7 +37,7 @@ pub(super) struct Config {
 }
 
 impl GuestConfig for Config {
-    fn cpuid(&self, leaf: u32, _index: u32) -> Option<CpuidLeaf> {
+    fn cpuid(&self, leaf: u32) -> Option<CpuidLeaf> {
         (leaf == 0x0a).then_some(CpuidLeaf {
             eax: (self.width << 16) | (self.gp << 8) | self.version,
             edx: (self.width << 5) | self.fixed,
