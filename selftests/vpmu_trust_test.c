@@ -108,10 +108,25 @@ struct left {
 	uint64_t value;
 };
 
+/* The global control with all of what the processor has. */
+#define ALL_ON	UINT64_MAX
+
+static uint64_t all_on(int cpu)
+{
+	const unsigned int nr_gp = vpmu_config_host().nr_gp;
+	uint64_t fixed;
+
+	fixed = (BIT_ULL(vpmu_config_host().nr_fixed) - 1) |
+		this_cpu_property(X86_PROPERTY_PMU_FIXED_COUNTERS_BITMASK);
+	return (BIT_ULL(nr_gp) - 1) | fixed << 32 |
+	       (host_msr_read(cpu, MSR_IA32_PERF_CAPABILITIES) & VPMU_CAP_METRICS) << 33;
+}
+
 FIXTURE(left) {
 	struct lend lend;
 	struct kmsg kmsg;
 	bool nmi_watchdog;
+	int disabled_event;
 	int cpu;
 };
 
@@ -120,12 +135,15 @@ FIXTURE(left) {
  * @guest: the guest's code
  * @intel: registers of Intel's processors, and what is written there
  * @amd: the same of AMD's
+ * @overflows: as soon as it is written, in the host, which gets an NMI without any guest. That
+ *	       has nothing to say that it is for no counter if there is an event, wherever it is.
  * @beside_watchdog: with the NMI watchdog on
  */
 FIXTURE_VARIANT(left) {
 	void (*guest)(void);
 	struct left intel[3];
 	struct left amd[3];
+	bool overflows;
 	bool beside_watchdog;
 };
 
@@ -151,6 +169,11 @@ LEFT(overflow, .guest = guest_counts_nothing,
 		{ MSR_CORE_PERF_FIXED_CTR0, MINUS(100) } },
      .amd = { { MSR_AMD64_PERF_CNTR_GLOBAL_CTL, 0 }, { MSR_F15H_PERF_CTL0, 0x5300c0 },
 	      { MSR_F15H_PERF_CTR0, MINUS(100) } });
+/* Of such an overflow perf's driver for AMD warns by itself, guests or not. */
+LEFT(counting_to_overflow, .guest = guest_counts_nothing,
+     .intel = { { MSR_CORE_PERF_FIXED_CTR_CTRL, 0x3bb }, { MSR_CORE_PERF_FIXED_CTR0, MINUS(100) },
+		{ MSR_CORE_PERF_GLOBAL_CTRL, ALL_ON } },
+     .overflows = true);
 LEFT(overflowed, .guest = guest_counts_instructions,
      .intel = { { VPMU_MSR_GLOBAL_STATUS_SET, BIT_ULL(0) | BIT_ULL(33) } },
      .amd = { { MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_SET, BIT_ULL(0) | BIT_ULL(5) } });
@@ -169,33 +192,46 @@ static const struct left *left_of(const FIXTURE_VARIANT(left) *variant)
 
 FIXTURE_SETUP(left)
 {
+	struct perf_event_attr attr = host_event_attr();
+
 	VPMU_REQUIRE_MEDIATED();
 	LEND_REQUIRE();
 	self->nmi_watchdog = nmi_watchdog_set(variant->beside_watchdog);
 	self->lend = lend_open();
 	self->cpu = pin_self_to_any_cpu();
+	self->disabled_event = variant->overflows ? host_event_open_ok(&attr, 0, -1) : -1;
 	kmsg_start(&self->kmsg);
 }
 
 FIXTURE_TEARDOWN(left)
 {
 	kmsg_stop(&self->kmsg);
+	if (self->disabled_event >= 0)
+		close(self->disabled_event);
 	lend_close(&self->lend);
 	nmi_watchdog_set(self->nmi_watchdog);
 }
 
-static void leave(int cpu, const struct left *left)
+/* Returns how many NMIs the host got from that. */
+static uint64_t leave(int cpu, const struct left *left)
 {
+	uint64_t nmis = host_interrupts("NMI", cpu);
 	int i;
 
 	for (i = 0; i < 3 && left[i].msr; i++)
-		host_msr_write(cpu, left[i].msr, left[i].value);
+		host_msr_write(cpu, left[i].msr,
+			       left[i].value == ALL_ON ? all_on(cpu) : left[i].value);
+	return host_interrupts("NMI", cpu) - nmis;
 }
 
-/* A guest that was run before the registers were written has counted by then, too. */
-static void run_guest(int cpu, void (*guest)(void), const struct left *left)
+/*
+ * A guest that was run before the registers were written has counted by then, too. Each write
+ * is to overflow in the host, or none. Returns how many NMIs the host got from them.
+ */
+static uint64_t run_guest(int cpu, void (*guest)(void), const struct left *left, bool overflows)
 {
 	const struct vpmu_config config = vpmu_config_max();
+	uint64_t nmis, sum = 0;
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 
@@ -203,9 +239,12 @@ static void run_guest(int cpu, void (*guest)(void), const struct left *left)
 	/* Of a PMU that is at rest nobody would look what is in the registers. */
 	vpmu_stay_awake(vcpu, &config);
 	do {
-		leave(cpu, left);
+		nmis = leave(cpu, left);
+		TEST_ASSERT(nmis || !overflows, "Nothing has overflown in the host");
+		sum += nmis;
 	} while (vpmu_run(vcpu) == VPMU_SYNC);
 	kvm_vm_free(vm);
+	return sum;
 }
 
 /* Fixed counters and others, each for itself. */
@@ -249,7 +288,7 @@ TEST_F(left, is_nobodys)
 	if (variant->beside_watchdog && !nmi_watchdog_is_on())
 		SKIP(return, "no NMI watchdog");
 	nmis = host_interrupts("NMI", self->cpu);
-	run_guest(self->cpu, variant->guest, left);
+	nmis += run_guest(self->cpu, variant->guest, left, variant->overflows);
 	if (!variant->beside_watchdog)
 		TEST_ASSERT_EQ(host_interrupts("NMI", self->cpu), nmis);
 	TEST_ASSERT(!kmsg_count(&self->kmsg, "unknown reason"), "An NMI that nobody claims");
@@ -304,7 +343,7 @@ TEST(others_status)
 	VPMU_REQUIRE_MEDIATED();
 	/* Its handler would acknowledge them, as perf does all that it finds. */
 	nmi_watchdog = nmi_watchdog_set(false);
-	run_guest(cpu, guest_counts_instructions, left);
+	run_guest(cpu, guest_counts_instructions, left, false);
 	status = host_msr_read(cpu, MSR_CORE_PERF_GLOBAL_STATUS);
 	host_msr_write(cpu, MSR_CORE_PERF_GLOBAL_OVF_CTRL, others);
 	nmi_watchdog_set(nmi_watchdog);
