@@ -4,9 +4,10 @@
  *
  *   vpmu_kexec kexec|crash KERNEL INITRD COMMAND-LINE
  *
- * runs a guest whose counters count on each processor but the first, and
- * goes on with KERNEL, on purpose or by a panic. What is to be found there is
- * for somebody else to see: scripts/kexec of the project.
+ * runs a guest whose counters count on each processor but the first, and on the
+ * first one that has come back to its VMM. Goes on with KERNEL, on purpose or by
+ * a panic. What is to be found there is for somebody else to see: scripts/kexec of
+ * the project.
  */
 #include <fcntl.h>
 #include <linux/kexec.h>
@@ -73,6 +74,15 @@ static void start_guest(struct guest *g, int cpu)
 		usleep(1000);
 }
 
+static void leave_guest(void)
+{
+	const struct vpmu_config config = vpmu_config_max();
+	struct kvm_vcpu *vcpu;
+
+	vpmu_vm_create(&vcpu, guest_counts, &config);
+	TEST_ASSERT_EQ(vpmu_run(vcpu), VPMU_SYNC);
+}
+
 static void load_kernel(char **argv, unsigned long flags)
 {
 	int kernel = open(argv[0], O_RDONLY), initrd = open(argv[1], O_RDONLY);
@@ -94,6 +104,7 @@ static int go_on(bool crash, char **argv)
 		start_guest(&guests[i - 1], cpus[i]);
 	pin_self_to_cpu(cpus[0]);
 	usleep(10000);
+	leave_guest();
 	if (crash)
 		host_sysfs_write("/proc/sysrq-trigger", "c");
 	else

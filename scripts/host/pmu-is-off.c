@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Is the PMU of each processor but the first off: no counter enabled, neither by itself nor
- * globally? For a kernel that has used none yet. On the first one no guest has been: it is
- * as Linux leaves its own. Speaks TAP.
+ * Is the PMU of each processor off: no counter enabled, neither by itself nor globally? For
+ * a kernel that has used none yet. Speaks TAP.
+ *
+ * On the first processor it has: the NMI watchdog tries an event out there, even if it is
+ * off, by which Intel's PMU is enabled globally from then on. How it was before, the kernel
+ * has looked at itself, and complains of a counter that is on.
  */
 #include <cpuid.h>
 #include <fcntl.h>
@@ -53,7 +56,8 @@ static void check_intel(int cpu)
 	uint64_t enabled = 0;
 	int i;
 
-	result(cpu, "IA32_PERF_GLOBAL_CTRL is 0", read_msr(cpu, 0x38f));
+	if (cpu)
+		result(cpu, "IA32_PERF_GLOBAL_CTRL is 0", read_msr(cpu, 0x38f));
 	result(cpu, "IA32_FIXED_CTR_CTRL is 0", read_msr(cpu, 0x38d));
 	for (i = 0; i < 8; i++)
 		enabled |= (read_msr(cpu, 0x186 + i) & SELECTOR_ENABLE) >> 22 << i;
@@ -76,13 +80,13 @@ int main(void)
 	long cpu, nr_cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	printf("TAP version 13\n");
-	for (cpu = 1; cpu < nr_cpus; cpu++) {
+	for (cpu = 0; cpu < nr_cpus; cpu++) {
 		if (is_amd())
 			check_amd(cpu);
 		else
 			check_intel(cpu);
 	}
-	result(0, "there are others, where guests were", nr_cpus < 2);
+	result(0, "there are others, where guests ran", nr_cpus < 2);
 	printf("1..%d\n", nr);
 	return nr_failed != 0;
 }
