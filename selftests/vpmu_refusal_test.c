@@ -274,6 +274,38 @@ TEST(host_lacks)
 	kvm_vm_free(vm);
 }
 
+/*
+ * An event that is refused is told which VM is in its way. This comes before the reverse, which
+ * uses up what the log takes of such lines.
+ */
+TEST_F(refusal, vm_in_the_way)
+{
+	const struct vpmu_config config = vpmu_config_max();
+	struct perf_event_attr attr = host_event_attr();
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	char who[128];
+	int fd;
+
+	snprintf(who, sizeof(who),
+		 "is refused an event that includes guests: %.15s[%d] was the last to give a guest the PMU\n",
+		 program_invocation_short_name, getpid());
+	TEST_ASSERT_EQ(vpmu_module_load(""), 0);
+	kmsg_stop(&self->kmsg);
+	kmsg_start(&self->kmsg);
+	vm = vpmu_vm_create(&vcpu, NULL, &config);
+	fd = host_event_open_ok(&attr, 0, -1);
+	close(fd);
+	TEST_ASSERT_EQ(kmsg_count(&self->kmsg, "is refused"), 0);
+	attr.exclude_guest = 0;
+	TEST_ASSERT_EQ(host_event_open(&attr, 0, -1), -EOPNOTSUPP);
+	TEST_ASSERT(kmsg_count(&self->kmsg, who) == 1, "Expected one line \"%s\", found:\n%s", who,
+		    self->kmsg.text);
+	kvm_vm_free(vm);
+	fd = host_event_open_ok(&attr, 0, -1);
+	close(fd);
+}
+
 TEST_F(refusal, event_in_the_way)
 {
 	static const char text[] = "kvm: no PMU for a VM: a perf event that includes guests is in use; end what has it open, or have it set exclude_guest (perf: event:H)\n";
