@@ -46,7 +46,7 @@ pub(crate) struct Counters {
     pub(crate) stopped: CounterSet,
     /// Where the vCPU is.
     pub(crate) mode: Mode,
-    /// The global control register.
+    /// The global control register; every counter, and for good, where there is none.
     pub(crate) global_ctrl: u64,
     /// The global status register.
     pub(crate) global_status: u64,
@@ -67,7 +67,8 @@ pub(crate) struct Counters {
     pub(crate) foreign_status: u64,
     /// Bits of hardware's status that are somebody else's and may be set while the guest runs.
     pub(crate) host_status: u64,
-    /// The host has no use for the PMU that the vCPU was given last.
+    /// The host has no use for the PMU that the vCPU was given last, and the guest's counters are
+    /// as wide as hardware's.
     pub(crate) may_park: bool,
     /// The guest's accesses of the status exit although its model has them free, for hardware's
     /// status is not the guest's.
@@ -94,7 +95,7 @@ impl Counters {
     /// Can a counter count, in L1 or in L2, until the guest writes a register?
     #[inline(always)]
     pub(crate) fn can_count(&self) -> bool {
-        self.switched_on.bits() & self.enables() != 0
+        self.switched_on.bits() & self.global_ctrl != 0
     }
 
     /// The selector that the guest wrote for general-purpose `counter`.
@@ -115,28 +116,18 @@ impl Counters {
         self.model.passthrough.global_ctrl || !self.is_idle()
     }
 
-    /// Counters that the global control enables; all of them where there is no such register.
+    /// Counters that the global control enables.
     pub(crate) fn globally_enabled(&self) -> CounterSet {
-        CounterSet::from_bits(self.enables())
+        CounterSet::from_bits(self.global_ctrl)
     }
 
     /// The global control that hardware gets.
     #[inline(always)]
     pub(crate) fn hw_global_ctrl(&self) -> u64 {
         if self.needs_global_registers() {
-            self.enables()
-        } else {
-            0
-        }
-    }
-
-    /// The enables: the global control, or every counter where there is no such register.
-    #[inline(always)]
-    fn enables(&self) -> u64 {
-        if self.model.has_global_registers() {
             self.global_ctrl
         } else {
-            self.model.counters.bits()
+            0
         }
     }
 

@@ -167,11 +167,16 @@ pub(crate) fn end<V: Vendor>(pmu: &mut GuestPmu<V>) -> bool {
 }
 
 /// Counters that interrupt, and overflow with what was left to an entry.
+#[inline(always)]
 pub(crate) fn left_to_overflow<V: Vendor>(pmu: &GuestPmu<V>, hw: &impl Hw) -> CounterSet {
-    let Some(left) = pmu.left_to_entry else {
-        return CounterSet::EMPTY;
-    };
-    let counters = &pmu.counters;
+    match pmu.left_to_entry {
+        Some(left) => overflowing(&pmu.counters, hw, left),
+        None => CounterSet::EMPTY,
+    }
+}
+
+/// Counters that interrupt, and overflow if one is counted by `left`.
+fn overflowing(counters: &Counters, hw: &impl Hw, left: Counting) -> CounterSet {
     let mut last = left.counters & left.interrupting & counters.globally_enabled();
     for counter in last.iter() {
         let width = counters.model.width(counter);

@@ -187,12 +187,13 @@ impl Model {
     }
 
     /// The value of the global control register after RESET: general-purpose counters enabled, so
-    /// that software for version 1 need not know of the register; fixed counters disabled.
+    /// that software for version 1 need not know of the register; fixed counters disabled. Where
+    /// there is no such register no counter is.
     pub(crate) const fn global_ctrl_reset(&self) -> u64 {
         if self.has_global_registers() {
             self.counters.bits() & u32::MAX as u64
         } else {
-            0
+            self.counters.bits()
         }
     }
 }

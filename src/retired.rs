@@ -129,10 +129,17 @@ impl Emulated {
     }
 
     /// Counters that count what retired as `what`.
+    #[inline(always)]
     pub(crate) fn counters(&self, what: Retired) -> CounterSet {
         if what == Retired::INSTRUCTION {
-            return self.instructions;
+            self.instructions
+        } else {
+            self.counters_of(what)
         }
+    }
+
+    /// The same of what is more than an instruction.
+    fn counters_of(&self, what: Retired) -> CounterSet {
         let mut counters = CounterSet::EMPTY;
         for counter in self.counting.iter() {
             let event = self.events[counter.slot()];

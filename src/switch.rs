@@ -244,7 +244,7 @@ fn load_counters<V: Vendor>(counters: &mut Counters, hw: &mut impl Hw) -> Loaded
     let used = if kept { claim.used } else { CounterSet::ALL };
     counters.claim = claim.number;
     counters.host_status = claim.host_status;
-    counters.may_park = claim.may_park;
+    counters.may_park = claim.may_park && counters.model.is_native();
     counters.status_known &= used.is_empty();
     let written = if kept && counters.model.is_native() {
         counters.changed | (used & counters.model.counters)

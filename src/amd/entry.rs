@@ -64,6 +64,7 @@ impl Entry {
     #[inline(never)]
     fn set_back(&mut self, counters: &Counters, hw: &mut impl EntryHw, counting: CounterSet) {
         let hidden = self.hidden();
+        let mut at_zero = CounterSet::EMPTY;
         for counter in counting.iter() {
             let width = counters.model.width(counter);
             let found = width.to_guest(hw.counter(counter));
@@ -72,9 +73,12 @@ impl Entry {
             if behind != found {
                 hw.set_counter(counter, width.to_hardware(behind));
             }
-            self.ahead.set(counter, false);
-            self.at_zero.set(counter, value == 0);
+            if value == 0 {
+                at_zero |= counter.bit();
+            }
         }
+        self.ahead = self.ahead & !counting;
+        self.at_zero = (self.at_zero & !counting) | at_zero;
         if self.hidden() != hidden {
             self.renew_intercepts(counters, hw, hidden);
         }

@@ -165,14 +165,9 @@ impl Vendor for Amd {
     }
 
     fn register(model: &Model, msr: Msr) -> Option<Register> {
-        let global = model.has_global_registers();
-        match msr {
-            Msr::PERF_CNTR_GLOBAL_STATUS if global => Some(Register::GlobalStatus),
-            Msr::PERF_CNTR_GLOBAL_CTL if global => Some(Register::GlobalCtrl),
-            Msr::PERF_CNTR_GLOBAL_STATUS_CLR if global => Some(Register::GlobalStatusReset),
-            Msr::PERF_CNTR_GLOBAL_STATUS_SET if global => Some(Register::GlobalStatusSet),
-            _ => legacy_register(model, msr).or_else(|| core_register(model, msr)),
-        }
+        core_register(model, msr)
+            .or_else(|| legacy_register(model, msr))
+            .or_else(|| global_register(model, msr))
     }
 
     /// KVM's ABI: the legacy addresses are all there as soon as there is a PMU. Else KVM would let
@@ -263,6 +258,18 @@ fn has_feature(config: &impl GuestConfig, feature: u32) -> bool {
 fn event_of(selector: EventSelector) -> u64 {
     let bits = selector.bits();
     (bits & 0xff) | ((bits & EventSelector::EVENT_HIGH) >> 24)
+}
+
+/// A global register, if the guest has them.
+fn global_register(model: &Model, msr: Msr) -> Option<Register> {
+    let register = match msr {
+        Msr::PERF_CNTR_GLOBAL_STATUS => Register::GlobalStatus,
+        Msr::PERF_CNTR_GLOBAL_CTL => Register::GlobalCtrl,
+        Msr::PERF_CNTR_GLOBAL_STATUS_CLR => Register::GlobalStatusReset,
+        Msr::PERF_CNTR_GLOBAL_STATUS_SET => Register::GlobalStatusSet,
+        _ => return None,
+    };
+    model.has_global_registers().then_some(register)
 }
 
 /// The counter or event selector at one of the legacy addresses.
