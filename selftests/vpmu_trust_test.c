@@ -137,6 +137,7 @@ FIXTURE(left) {
  * @amd: the same of AMD's
  * @overflows: as soon as it is written, in the host, which gets an NMI without any guest. That
  *	       has nothing to say that it is for no counter if there is an event, wherever it is.
+ * @masks_lvtpc: LVTPC is masked by then
  * @beside_watchdog: with the NMI watchdog on
  */
 FIXTURE_VARIANT(left) {
@@ -144,6 +145,7 @@ FIXTURE_VARIANT(left) {
 	struct left intel[3];
 	struct left amd[3];
 	bool overflows;
+	bool masks_lvtpc;
 	bool beside_watchdog;
 };
 
@@ -174,6 +176,10 @@ LEFT(counting_to_overflow, .guest = guest_counts_nothing,
      .intel = { { MSR_CORE_PERF_FIXED_CTR_CTRL, 0x3bb }, { MSR_CORE_PERF_FIXED_CTR0, MINUS(100) },
 		{ MSR_CORE_PERF_GLOBAL_CTRL, ALL_ON } },
      .overflows = true);
+LEFT(masked, .guest = guest_counts_nothing,
+     .intel = { { MSR_CORE_PERF_FIXED_CTR_CTRL, 0 } },
+     .amd = { { MSR_F15H_PERF_CTL0, 0 } },
+     .masks_lvtpc = true);
 LEFT(overflowed, .guest = guest_counts_instructions,
      .intel = { { VPMU_MSR_GLOBAL_STATUS_SET, BIT_ULL(0) | BIT_ULL(33) } },
      .amd = { { MSR_AMD64_PERF_CNTR_GLOBAL_STATUS_SET, BIT_ULL(0) | BIT_ULL(5) } });
@@ -287,6 +293,8 @@ TEST_F(left, is_nobodys)
 		SKIP(return, "no such register");
 	if (variant->beside_watchdog && !nmi_watchdog_is_on())
 		SKIP(return, "no NMI watchdog");
+	if (variant->masks_lvtpc)
+		lend_mask_lvtpc(&self->lend);
 	nmis = host_interrupts("NMI", self->cpu);
 	nmis += run_guest(self->cpu, variant->guest, left, variant->overflows);
 	if (!variant->beside_watchdog)

@@ -130,6 +130,12 @@ void lend_lockup(struct lend *lend, uint64_t nsecs)
 		    strerror(errno));
 }
 
+void lend_mask_lvtpc(struct lend *lend)
+{
+	TEST_ASSERT(!ioctl(lend->fd, LEND_MASK_LVTPC), "LEND_MASK_LVTPC failed: %s",
+		    strerror(errno));
+}
+
 unsigned int lend_nmis(struct lend *lend, int cpu, unsigned int nr)
 {
 	struct lend_nmis nmis = { .cpu = cpu, .nr = nr };

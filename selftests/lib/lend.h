@@ -56,6 +56,9 @@ struct lend_watch lend_watch_stop(struct lend *lend);
 /* Keeps this CPU in code of the host with interrupts disabled. */
 void lend_lockup(struct lend *lend, uint64_t nsecs);
 
+/* Masks this CPU's LVTPC, as an overflow does that is nobody's. */
+void lend_mask_lvtpc(struct lend *lend);
+
 /* Sends @cpu @nr NMIs of which nobody knows; returns how many have been told to be unknown. */
 unsigned int lend_nmis(struct lend *lend, int cpu, unsigned int nr);
 

@@ -166,6 +166,14 @@ static u32 read_apic(u32 reg)
 	return value;
 }
 
+static void write_apic(u32 reg, u32 value)
+{
+	if (!(apic_base() & X2APIC_ENABLE))
+		writel(value, (void __iomem *)(APIC_BASE + reg));
+	else
+		wrmsrq(APIC_BASE_MSR + (reg >> 4), value);
+}
+
 static void send_to_self(u32 icr)
 {
 	if (apic_base() & X2APIC_ENABLE)
@@ -1024,6 +1032,9 @@ static long lend_ioctl_locked(struct lend_file *file, unsigned int cmd, void __u
 		return 0;
 	case LEND_ENABLE:
 		wrmsrq(vendor->global_ctrl, vendor->counter_bit);
+		return 0;
+	case LEND_MASK_LVTPC:
+		write_apic(APIC_LVTPC, APIC_DM_NMI | APIC_LVT_MASKED);
 		return 0;
 	case LEND_LOCKUP:
 		return lend_lockup(arg);

@@ -186,5 +186,6 @@ struct lend_nmis {
 #define LEND_LSM_START		_IO('l', 11)
 #define LEND_LSM_READ		_IOR('l', 12, struct lend_lsm)
 #define LEND_NMIS		_IOWR('l', 16, struct lend_nmis)
+#define LEND_MASK_LVTPC		_IO('l', 17)	/* of this CPU, as an overflow does that is nobody's */
 
 #endif /* VPMU_LEND_H */
