@@ -27,9 +27,9 @@ use crate::{
 
 /// Can `pmu` be parked, as far as that is known without a look at hardware?
 ///
-/// Where the guest's accesses of the status exit that it has free, hardware's is about to change. A
-/// counter that is narrower than hardware's has to be seen to when it has overflowed, which is known
-/// since the state was loaded.
+/// Where the guest's accesses of the status exit that it has free, hardware's is about to change.
+/// A counter that is narrower than hardware's has to be seen to when it has overflowed; whether
+/// there is one is known since the state was loaded.
 #[inline(always)]
 pub(crate) fn may<V: Vendor>(pmu: &GuestPmu<V>) -> bool {
     let counters = &pmu.counters;

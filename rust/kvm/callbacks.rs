@@ -52,7 +52,8 @@ pub(super) struct Registered {
 ///
 /// They are called by KVM and nobody else, which keeps the promises of `struct kvm_vpmu_backend`:
 ///
-/// - C1: Pointers to vCPUs, and those that a value is to be written to, are valid for the call.
+/// - C1: Pointers to vCPUs are valid for the call, and so are those that a value is to be written
+///   to, which may be null where that is said.
 /// - C2: Callbacks for a vCPU come one at a time, but for the `changed()` that comes when the vCPU
 ///   leaves its processor, and so in the middle of others that have interrupts on. It borrows the
 ///   vCPU's data only if that is parked, which they see to that it is not: so they can borrow it

@@ -367,8 +367,9 @@ impl<'a> OwnerVcpu<'a> {
     /// Sets the intercepts of `msr` as [`Intercepts::intercept_msr`] does, for L1: L2 has those
     /// set at once, and what is cleared when all intercepts are set again.
     pub(crate) fn intercept_msr(&self, msr: Msr, free: Access) {
-        // SAFETY: By the type's invariant this is a time from load() to put(), in which intercepts may
-        // be set. What is cleared too early is set again when all are.
+        // SAFETY: By the type's invariant the vCPU is loaded, and KVM is between its load() and its put(),
+        // in one of them, or in retired(), where intercepts may be set and cleared. What is cleared too
+        // early is set again when all are.
         unsafe { self.intercept_msr_here(msr, free) };
     }
 

@@ -84,6 +84,14 @@ impl Entry {
         }
     }
 
+    /// The entry that comes counts `now`, and is no matter to others that are 0.
+    #[cold]
+    fn forget_zeros(&mut self, counters: &Counters, hw: &mut impl EntryHw, now: CounterSet) {
+        let hidden = self.hidden();
+        self.at_zero = self.at_zero & now;
+        self.renew_intercepts(counters, hw, hidden);
+    }
+
     /// Counters that the guest must not access.
     fn hidden(&self) -> CounterSet {
         self.ahead | self.at_zero
@@ -209,10 +217,13 @@ fn write_ahead<V: Vendor<Units = Entry>>(
     counter: Counter,
     data: u64,
 ) {
-    let counters = &pmu.counters;
+    let counters = &mut pmu.counters;
     // Reserved bits are dropped.
     let width = counters.model.width(counter);
-    hw.set_counter(counter, width.to_hardware(width.to_guest(data)));
+    let value = width.to_guest(data);
+    hw.set_counter(counter, width.to_hardware(value));
+    // From which an overflow shows that sets no bit.
+    counters.values[counter.slot()] = value;
     hw.restore_intercepts(counter.bit(), counters.model.passthrough, counters.mode);
     pmu.units.ahead = CounterSet::EMPTY;
 }
@@ -300,6 +311,9 @@ impl<H: EntryHw> SwitchUnit<H> for Entry {
     /// They differ if nothing was left, and if the guest is at another privilege level by now.
     fn before_resume(&mut self, counters: &Counters, hw: &mut H, left: CounterSet) -> CounterSet {
         let now = self.counting_now(counters, hw);
+        if !(self.at_zero & !now).is_empty() {
+            self.forget_zeros(counters, hw, now);
+        }
         let alone = now & !left & !self.at_zero;
         if !alone.is_empty() {
             self.set_back(counters, hw, alone);

@@ -4,10 +4,11 @@
 
 use super::{
     amd,
+    cpu::Cpu,
     machine::Machine,
     vmm::{Config, Deny, Vmm, FULL, HIDDEN_METRICS},
 };
-use crate::{rest::Rest, retired::Retired};
+use crate::{pmi::Overflow, rest::Rest, retired::Retired};
 
 /// EN, OS and USR, instructions.
 const COUNTS: u64 = 0x43_00c0;
@@ -182,6 +183,19 @@ fn a_pmi_by_what_is_left_to_the_entry_is_told_before_it() {
     }
 }
 
+/// Its status was known to be set, and what it was before is that it was written.
+#[test]
+fn a_counter_that_is_written_while_it_is_ahead_overflows_like_others() {
+    let mut guest = counting_on_amd(1 << 17, (1 << 48) - 1);
+    guest.keeps_always = false;
+    guest.run_and_exit(false, false);
+    assert_eq!((guest.overflow, guest.rdpmc(0)), (Overflow::New, Some(0)));
+    guest.wrmsr(0xc000_0302, 1).unwrap();
+    guest.wrmsr(0xc001_0201, (1 << 48) - 2).unwrap();
+    guest.run_and_exit(false, false);
+    assert_eq!(guest.overflow, Overflow::Unclear);
+}
+
 /// As by an SMI.
 #[test]
 fn an_instruction_counts_where_it_was_whatever_the_entry_does() {
@@ -192,6 +206,18 @@ fn an_instruction_counts_where_it_was_whatever_the_entry_does() {
         assert_eq!(guest.parked, 1);
         assert_eq!(guest.rdpmc(0), Some(expected), "{privileges:#x}");
     }
+}
+
+/// As by INIT: the entry is no matter to a counter that it would have found at 0.
+#[test]
+fn a_counter_at_zero_is_not_ahead_of_an_entry_that_it_does_not_count() {
+    let mut guest = counting_on_amd(1 << 16, (1 << 48) - 1);
+    guest.set_user(true);
+    guest.brief_exit_to(&[Retired::INSTRUCTION], |vmm| vmm.set_user(false));
+    guest.set_user(true);
+    guest.cpu().retire(false);
+    guest.exit(|_| {});
+    assert_eq!(guest.rdpmc(0), Some(1));
 }
 
 /// As when it goes on in another VMCS, that of a guest of its own.
