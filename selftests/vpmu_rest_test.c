@@ -368,12 +368,13 @@ static void guest_masks(void)
 /* By LVTPC, at which the PMU is put: KVM does not go on as if it were loaded. */
 TEST(rests_by_lvtpc)
 {
-	const unsigned int was = vpmu_rest_after(1);
 	struct kvm_vcpu *vcpu;
+	unsigned int was;
 	struct kvm_vm *vm;
 	int i;
 
 	VPMU_REQUIRE_MEDIATED();
+	was = vpmu_rest_after(1);
 	vm = create(&vcpu, guest_masks, 0);
 	vpmu_rest_after(was);
 	for (i = 0; i < ROUNDS; i++)
