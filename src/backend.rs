@@ -127,7 +127,7 @@ pub(crate) trait Platform: Vendor {
     /// See [`switch::put`].
     fn put(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>) -> Overflow;
 
-    /// See [`in_place::write`].
+    /// See [`in_place::write`], and of AMD [`entry::write_in_place`].
     fn write_in_place(
         vcpu: &OwnerVcpu<'_>,
         pmu: &mut GuestPmu<Self>,
@@ -135,7 +135,7 @@ pub(crate) trait Platform: Vendor {
         data: u64,
     ) -> Written;
 
-    /// See [`in_place::retire`].
+    /// See [`in_place::retire`], and of AMD [`entry::retire`].
     fn retire_in_place(
         vcpu: &OwnerVcpu<'_>,
         pmu: &mut GuestPmu<Self>,
@@ -149,7 +149,7 @@ pub(crate) trait Platform: Vendor {
     /// See [`park::resume`].
     fn resume(vcpu: &OwnerVcpu<'_>, pmu: &mut GuestPmu<Self>, lvtpc: Lvtpc) -> Resumed;
 
-    /// See [`park::retire`].
+    /// See [`park::retire`], and of AMD [`entry::retire_parked`].
     fn retire_parked(
         vcpu: &OwnerVcpu<'_>,
         pmu: &mut GuestPmu<Self>,

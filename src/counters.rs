@@ -3,8 +3,9 @@
 //! The counters of a guest, and the global registers over them: the part of its PMU that every
 //! vendor has. What changes hands with them is in [`crate::unit`].
 //!
-//! Between load and put ([`crate::switch`]) the counters, the global control and the status live in
-//! hardware, and what is here of them is out of date.
+//! Between load and put ([`crate::switch`]), and as long as the guest is parked ([`crate::park`]),
+//! the counters, the global control and the status live in hardware, and what is here of them is
+//! out of date.
 
 use crate::{
     counter::{Counter, CounterSet, MAX_COUNTERS, MAX_GP},

@@ -2,9 +2,10 @@
 
 //! A guest's PMU: what its registers hold, and what reads and writes of them do.
 //!
-//! One [`GuestPmu`] belongs to each vCPU. It holds the guest's values while the vCPU is not in the
-//! guest; between load and put ([`crate::switch`]) the counters, the global control and the status
-//! live in hardware, and nothing here may be used.
+//! One [`GuestPmu`] belongs to each vCPU. It holds the guest's values while hardware does not.
+//! Between load and put ([`crate::switch`]), and as long as the guest is parked ([`crate::park`]),
+//! the counters, the global control and the status live in hardware. What is here of them then is
+//! what they were, and changes are made there, too ([`crate::in_place`]).
 //!
 //! The rules for writes are those of KVM's ABI on Linux 6.18: what the guest does follows the
 //! manual, and user space (KVM_SET_MSRS) may also write what is read-only for the guest, so that a

@@ -6,7 +6,8 @@
 //! holds the mediated PMI vector then, whose arrival makes KVM inject the guest's own PMI. Two more
 //! sources are decided in software:
 //!
-//! - an instruction that KVM completed overflows a saved counter ([`crate::retired`]);
+//! - an instruction that KVM completed overflows a counter, be it in memory or in hardware
+//!   ([`crate::retired`], [`crate::in_place`]);
 //! - the guest leaves the processor with an overflow whose interrupt is still on its way
 //!   ([`crate::switch`]). Processors may take their time, or may raise none if LVTPC has been
 //!   masked meanwhile: so where the status has a new overflow the guest gets its PMI without. The

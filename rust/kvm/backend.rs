@@ -89,7 +89,8 @@ pub(crate) trait Backend: Sized + 'static {
     /// Sets all intercepts. Without `data` the vCPU has no PMU of the backend's, maybe no more.
     fn set_intercepts(vcpu: &Intercepts<'_>, data: Option<&Self::VcpuData>);
 
-    /// The vCPU is in `mode` now, which may be the last that happens to it. Must not sleep. AMD.
+    /// The vCPU is in `mode` now, which may be the last that happens to it. Must not sleep. On
+    /// Intel the mode is no matter.
     fn mode_changed(data: &mut Self::VcpuData, mode: Mode);
 
     /// Can an overflow raise an interrupt between the next load and its put? Interrupts are off.
