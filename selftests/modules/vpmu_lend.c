@@ -176,10 +176,7 @@ static void write_apic(u32 reg, u32 value)
 
 static void send_to_self(u32 icr)
 {
-	if (apic_base() & X2APIC_ENABLE)
-		wrmsrq(APIC_BASE_MSR + (APIC_ICR >> 4), APIC_DEST_SELF | icr);
-	else
-		writel(APIC_DEST_SELF | icr, (void __iomem *)(APIC_BASE + APIC_ICR));
+	write_apic(APIC_ICR, APIC_DEST_SELF | icr);
 }
 
 /* To the CPU whose APIC_ID reads @id. Interrupts are off. */
