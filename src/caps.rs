@@ -2,7 +2,7 @@
 
 //! Capabilities: what the host has, what a mediated PMU needs of it, and what guests are offered.
 
-use crate::counter::{CounterSet, Width};
+use crate::counter::{CounterSet, Width, FIXED_BASE};
 use core::fmt;
 
 /// Whose PMU and virtualization extension the host has.
@@ -29,8 +29,6 @@ pub(crate) struct HostCounters(u64);
 impl HostCounters {
     /// Bits that are a counter's; above them are other things that the global registers enable.
     const VALID: u64 = 0x0000_ffff_ffff_ffff;
-    /// The bit of fixed counter 0.
-    const FIXED_BASE: u32 = 32;
 
     /// The counters whose bits are set.
     pub(crate) const fn from_bits(bits: u64) -> Self {
@@ -49,7 +47,7 @@ impl HostCounters {
 
     /// How many fixed counters follow each other from 0 on.
     pub(crate) const fn first_fixed(self) -> u32 {
-        (self.0 >> Self::FIXED_BASE).trailing_ones()
+        (self.0 >> FIXED_BASE).trailing_ones()
     }
 
     /// Are these the counters of `set`, all of them and no others?
@@ -77,10 +75,10 @@ impl fmt::Display for HostCounters {
             if n > 0 {
                 f.write_str(", ")?;
             }
-            if bit < Self::FIXED_BASE {
+            if bit < FIXED_BASE {
                 write!(f, "{bit}")?;
             } else {
-                write!(f, "fixed {}", bit - Self::FIXED_BASE)?;
+                write!(f, "fixed {}", bit - FIXED_BASE)?;
             }
         }
         Ok(())

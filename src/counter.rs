@@ -24,7 +24,7 @@ pub(crate) const MAX_FIXED: usize = 4;
 pub(crate) const MAX_COUNTERS: usize = MAX_GP + MAX_FIXED;
 
 /// The bit of fixed counter 0 in the global registers.
-const FIXED_BASE: u32 = 32;
+pub(crate) const FIXED_BASE: u32 = 32;
 
 /// One counter, general-purpose or fixed.
 ///

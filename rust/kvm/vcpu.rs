@@ -4,6 +4,7 @@
 
 use super::msr::GuestMsr;
 use crate::{
+    counter::FIXED_BASE,
     filter::EventFilter,
     intercepts::Access,
     model::{CpuidLeaf, GuestConfig},
@@ -238,9 +239,6 @@ impl GuestConfig for Config<'_> {
         self.0.perf_capabilities
     }
 }
-
-/// The bit of fixed counter 0 in the global registers.
-const FIXED_BASE: u32 = 32;
 
 /// In whatever context: the filter is protected by itself.
 impl EventFilter for Vcpu {
